@@ -1,0 +1,185 @@
+"""Anything picture-like becomes an upright RGB picture, or one clear error."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded (Pillow's own warning limit: a quarter of a gigabyte of RGB); 20,000 x 20,000 is refused."""
+
+READABLE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+"""Formats that are opened. Others are refused: Pillow hands EPS, for one, to an external interpreter."""
+
+BLANK_STANDARD_DEVIATION = 2.0
+
+
+class UnreadablePicture(ValueError):
+    """A picture that cannot be used, with the reason in one sentence.
+
+    Args:
+        name: the file, or a word for what was given where there is no file.
+        reason: why it cannot be used; the same words for the same cause, so that reasons can be counted.
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def open_picture(source: Any) -> Image.Image:
+    """Read a picture completely and make it RGB and upright.
+
+    The first frame of an animation is taken, transparent parts become white, 16-bit values are scaled to 8 bits and the
+    rotation that EXIF asks for is applied. Pictures of more than `MAX_PIXELS` pixels are refused before they are decoded.
+
+    Args:
+        source: a path, the bytes of a file, a `PIL.Image.Image`, a mapping with "bytes" and/or "path" (an undecoded `Image`
+            cell of `datasets`), or an array [height, width], [height, width, channels] or [channels, height, width] with 1,
+            3 or 4 channels: uint8, other integers in 0..255, uint16 (scaled by 1/257), booleans, or floats in 0..1 or 0..255.
+
+    Returns:
+        An RGB picture that shares no file or memory with the source.
+
+    Raises:
+        UnreadablePicture: there is no such file, it is damaged, too large or not a picture.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, getattr(source, "filename", "") or "the given picture")
+    if isinstance(source, np.ndarray) or (hasattr(source, "__array__") and not isinstance(source, Mapping)):
+        return _from_array(np.asarray(source))
+    name, content = _file_content(source)
+    try:
+        image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
+    except UnidentifiedImageError as error:
+        reason = (
+            "the file is empty" if not content else f"not a picture in a known format ({', '.join(READABLE_FORMATS)})"
+        )
+        raise UnreadablePicture(name, reason) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadablePicture(name, _too_large()) from error
+    except Exception as error:  # Pillow's readers raise almost anything on damaged files
+        raise UnreadablePicture(name, f"damaged picture ({error})") from error
+    with image:
+        return _decode(image, name)
+
+
+def content_hash(source: Any) -> str:
+    """Name a picture by its content: the hash of its file, or of its pixels where there is no file.
+
+    Args:
+        source: what `open_picture` takes.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+
+    Raises:
+        UnreadablePicture: there is no such file, or the source is nothing picture-like.
+    """
+    if isinstance(source, Image.Image) or hasattr(source, "__array__"):
+        picture = open_picture(source)
+        return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+    return hashlib.sha256(_file_content(source)[1]).hexdigest()
+
+
+def is_blank(picture: Image.Image) -> bool:
+    """Whether a picture shows one colour only: the standard deviation of every channel is below 2 of 255.
+
+    Args:
+        picture: an RGB picture.
+    """
+    return all(deviation < BLANK_STANDARD_DEVIATION for deviation in ImageStat.Stat(picture).stddev)
+
+
+def _file_content(source: Any) -> tuple[str, bytes]:
+    """The name and the bytes of a path, of bytes, or of a mapping with either."""
+    path = None
+    if isinstance(source, Mapping):
+        source, path = source.get("bytes"), source.get("path")
+        source = path if source is None else source
+    if isinstance(source, bytes | bytearray | memoryview):
+        return str(path or "the given bytes"), bytes(source)
+    if not isinstance(source, str | os.PathLike):
+        raise UnreadablePicture(
+            f"the given {type(source).__name__}",
+            "not a picture; give a path, the bytes of a file, a PIL image, an array, or a mapping with 'bytes' or 'path'",
+        )
+    name = os.fspath(source)
+    if name.startswith(("http://", "https://")):
+        raise UnreadablePicture(name, "a web address, not a file; download the picture first")
+    try:
+        return name, Path(name).read_bytes()
+    except FileNotFoundError as error:
+        raise UnreadablePicture(name, "no such file") from error
+    except (OSError, ValueError) as error:
+        raise UnreadablePicture(
+            name, f"the file cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadablePicture(name, _too_large())
+    try:
+        image.load()
+    except Exception as error:
+        raise UnreadablePicture(name, f"damaged picture ({error})") from error
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block says nothing about the rotation: take the picture as it is stored
+        image = image.copy()
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image)
+        return _from_array(values.astype(np.uint16) if image.mode == "I" and _within(values, 65535) else values, name)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _from_array(values: np.ndarray, name: str = "the given array") -> Image.Image:
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
+        values = values.transpose(1, 2, 0)
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.size == 0:
+        raise UnreadablePicture(
+            name,
+            f"shape {list(values.shape)} is not [height, width], [height, width, channels] or [channels, height, width]",
+        )
+    if values.shape[0] * values.shape[1] > MAX_PIXELS:
+        raise UnreadablePicture(name, _too_large())
+    if values.dtype == np.bool_:
+        values = values * np.uint8(255)
+    elif values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        values = np.round(values / 257)
+    elif values.dtype.kind not in "uif" or not _within(
+        values, 255
+    ):  # a comparison with NaN is false: NaN ends here too
+        raise UnreadablePicture(name, f"{values.dtype} values outside 0..255 are not a picture")
+    elif values.dtype.kind == "f":
+        values = np.round(values * 255 if values.max() <= 1 else values)
+    values = values.astype(np.uint8)
+    if values.shape[2] == 1:
+        values = values.repeat(3, axis=2)
+    return _decode(Image.fromarray(np.ascontiguousarray(values)), name)
+
+
+def _within(values: np.ndarray, highest: int) -> bool:
+    return bool(values.min() >= 0 and values.max() <= highest)
+
+
+def _too_large() -> str:
+    return f"larger than {MAX_PIXELS:,} pixels; make it smaller first"
