@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485
-"""Largest picture that is decoded (Pillow's own warning limit: a quarter of a gigabyte of RGB); 20,000 x 20,000 is refused."""
+"""Largest picture that is decoded: Pillow's own warning limit, a quarter of a gigabyte of RGB."""
 
 READABLE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """Formats that are opened. Others are refused: Pillow hands EPS, for one, to an external interpreter."""
@@ -42,12 +42,13 @@ def open_picture(source: Any) -> Image.Image:
     """Read a picture completely and make it RGB and upright.
 
     The first frame of an animation is taken, transparent parts become white, 16-bit values are scaled to 8 bits and the
-    rotation that EXIF asks for is applied. Pictures of more than `MAX_PIXELS` pixels are refused before they are decoded.
+    rotation that EXIF asks for is applied. More than `MAX_PIXELS` pixels are refused before they are decoded.
 
     Args:
-        source: a path, the bytes of a file, a `PIL.Image.Image`, a mapping with "bytes" and/or "path" (an undecoded `Image`
-            cell of `datasets`), or an array [height, width], [height, width, channels] or [channels, height, width] with 1,
-            3 or 4 channels: uint8, other integers in 0..255, uint16 (scaled by 1/257), booleans, or floats in 0..1 or 0..255.
+        source: a path, the bytes of a file, a `PIL.Image.Image`, a mapping with "bytes" and/or "path" (an undecoded
+            `Image` cell of `datasets`), or an array [height, width], [height, width, channels] or [channels, height,
+            width] with 1, 3 or 4 channels: uint8, other integers in 0..255, uint16 (scaled by 1/257), booleans, or
+            floats in 0..1 or 0..255.
 
     Returns:
         An RGB picture that shares no file or memory with the source.
@@ -113,7 +114,7 @@ def _file_content(source: Any) -> tuple[str, bytes]:
     if not isinstance(source, str | os.PathLike):
         raise UnreadablePicture(
             f"the given {type(source).__name__}",
-            "not a picture; give a path, the bytes of a file, a PIL image, an array, or a mapping with 'bytes' or 'path'",
+            "not a picture; give a path, bytes, a PIL image, an array, or a mapping with 'bytes' or 'path'",
         )
     name = os.fspath(source)
     if name.startswith(("http://", "https://")):
@@ -123,9 +124,8 @@ def _file_content(source: Any) -> tuple[str, bytes]:
     except FileNotFoundError as error:
         raise UnreadablePicture(name, "no such file") from error
     except (OSError, ValueError) as error:
-        raise UnreadablePicture(
-            name, f"the file cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadablePicture(name, f"the file cannot be read ({reason})") from error
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
@@ -157,7 +157,7 @@ def _from_array(values: np.ndarray, name: str = "the given array") -> Image.Imag
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.size == 0:
         raise UnreadablePicture(
             name,
-            f"shape {list(values.shape)} is not [height, width], [height, width, channels] or [channels, height, width]",
+            f"shape {list(values.shape)} is not [height, width] alone or with 1, 3 or 4 channels first or last",
         )
     if values.shape[0] * values.shape[1] > MAX_PIXELS:
         raise UnreadablePicture(name, _too_large())
@@ -165,9 +165,7 @@ def _from_array(values: np.ndarray, name: str = "the given array") -> Image.Imag
         values = values * np.uint8(255)
     elif values.dtype.kind == "u" and values.dtype.itemsize == 2:
         values = np.round(values / 257)
-    elif values.dtype.kind not in "uif" or not _within(
-        values, 255
-    ):  # a comparison with NaN is false: NaN ends here too
+    elif values.dtype.kind not in "uif" or not _within(values, 255):  # NaN ends here too
         raise UnreadablePicture(name, f"{values.dtype} values outside 0..255 are not a picture")
     elif values.dtype.kind == "f":
         values = np.round(values * 255 if values.max() <= 1 else values)
