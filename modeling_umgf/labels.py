@@ -1,0 +1,88 @@
+"""BIO tags and entity spans: everything the package knows about the tagging scheme, read through seqeval."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from seqeval.metrics.sequence_labeling import get_entities
+from seqeval.scheme import IOB2, Tokens
+
+Span = tuple[int, int, str]  # first word, word after the last, type
+
+
+def bio_labels(types: Iterable[str]) -> list[str]:
+    """Label list of a set of entity types.
+
+    Args:
+        types: entity types in the wanted order, without duplicates.
+
+    Returns:
+        `["O", "B-<first type>", "I-<first type>", "B-<second type>", ...]`.
+    """
+    return ["O"] + [f"{prefix}-{entity_type}" for entity_type in types for prefix in "BI"]
+
+
+def entity_types(labels: Iterable[str]) -> list[str]:
+    """Types that occur in BIO labels, in the order of their first label; labels outside BIO are passed over."""
+    return list(dict.fromkeys(label[2:] for label in labels if _is_bio(label)))
+
+
+def entity_spans(tags: Sequence[str | None], strict: bool = False) -> list[Span]:
+    """Entities of one sentence.
+
+    Args:
+        tags: one BIO tag per word; anything else (X, [CLS], None for "no prediction", ...) counts as O.
+        strict: an I- that does not continue an entity of its type is ignored (IOB2) instead of opening one (conlleval, the
+            default of seqeval).
+
+    Returns:
+        Half-open word spans (start, end, type) from left to right.
+    """
+    tags = [tag if _is_bio(tag) else "O" for tag in tags]
+    if strict:
+        return [(entity.start, entity.end, entity.tag) for entity in Tokens(tags, IOB2).entities]
+    return [(start, last + 1, entity_type) for entity_type, start, last in get_entities(tags)]
+
+
+def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:
+    """BIO tags of a sentence, the inverse of `entity_spans`.
+
+    Args:
+        spans: half-open word spans (start, end, type) in any order, not overlapping.
+        length: number of words of the sentence.
+
+    Returns:
+        One tag per word.
+
+    Raises:
+        ValueError: a span is empty, lies outside the sentence or overlaps another one.
+    """
+    tags = ["O"] * length
+    for start, end, entity_type in spans:
+        if not 0 <= start < end <= length:
+            raise ValueError(f"The {entity_type} span {start}..{end} does not fit into a sentence of {length} words.")
+        if tags[start:end] != ["O"] * (end - start):
+            raise ValueError(f"The {entity_type} span {start}..{end} overlaps another entity.")
+        tags[start:end] = [f"B-{entity_type}"] + [f"I-{entity_type}"] * (end - start - 1)
+    return tags
+
+
+def bio_transition_penalty(id2label: Mapping[int, str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores that forbid illegal BIO when added to a CRF's transitions: an I- may only follow B- or I- of its type.
+
+    Args:
+        id2label: names of the label ids 0..L-1.
+
+    Returns:
+        [L] for the first word and [L, L] (from row to column); 0 = allowed, -inf = forbidden.
+    """
+    labels = [id2label[index] for index in range(len(id2label))]
+    continues = [label[2:] if _is_bio(label) and label[0] == "I" else None for label in labels]
+    belongs_to = [label[2:] if _is_bio(label) else None for label in labels]
+    forbidden = [[of is not None and of != before for of in continues] for before in [None, *belongs_to]]
+    penalty = torch.zeros(len(labels) + 1, len(labels)).masked_fill(torch.tensor(forbidden), float("-inf"))
+    return penalty[0], penalty[1:]
+
+
+def _is_bio(label: str | None) -> bool:
+    return label is not None and re.match(r"[BI]-.", label) is not None
