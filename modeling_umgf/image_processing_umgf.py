@@ -1,0 +1,38 @@
+"""Pictures and boxes → normalised crops."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+
+
+class UmgfImageProcessor(PilBackend):
+    """Resize (the whole crop, 224 x 224) and normalise (ImageNet mean and deviation) the crops of visual nodes."""
+
+    do_convert_rgb = True
+    do_resize = True
+    size = {"height": 224, "width": 224}
+    resample = PILImageResampling.BILINEAR
+    do_rescale = True
+    do_normalize = True
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+
+    def crop(self, picture: Image.Image, boxes: Sequence[Sequence[float]]) -> list[Image.Image]:
+        """Cut boxes [x0, y0, x1, y1], in pixels of this picture, out of it; parts outside the picture are left out.
+
+        Raises:
+            ValueError: a box is empty or lies outside the picture.
+        """
+        crops = []
+        for x0, y0, x1, y1 in boxes:
+            left, top = max(int(x0), 0), max(int(y0), 0)
+            right, bottom = min(-int(-x1 // 1), picture.width), min(-int(-y1 // 1), picture.height)
+            if not (left < right and top < bottom and x0 < x1 and y0 < y1):
+                raise ValueError(
+                    f"The box [{x0}, {y0}, {x1}, {y1}] holds nothing of a picture of {picture.width} x {picture.height} pixels; "
+                    "boxes are [x0, y0, x1, y1] in pixels of the picture as it is shown (EXIF rotation applied)."
+                )
+            crops.append(picture.crop((left, top, right, bottom)))
+        return crops
