@@ -1,7 +1,7 @@
 """Linear-chain CRF on top of pytorch-crf (methods section 0.3): float32, any mask, padded tensors, probabilities.
 
-pytorch-crf supplies the parameters, their names and the partition function. It needs masks without holes and returns lists,
-so this module moves the real positions of every row to its front, and decodes without leaving the device.
+pytorch-crf supplies the parameters, their names and the partition function. It needs masks without holes and returns
+lists, so this module moves the real positions of every row to its front, and decodes without leaving the device.
 """
 
 import torch
@@ -18,8 +18,9 @@ except ImportError as error:
 class LinearChainCrf(CRF):
     """Conditional random field over the words of a tweet; works in float32 whatever the precision around it.
 
-    Masks are boolean, true = a real word. They may have holes, padding on the left, or no real word at all: the chain runs
-    over the real words of a row in their order, and what stands elsewhere has no influence.
+    Masks are boolean, true = a real word. They may have holes, padding on the left, or no real word at all: the chain
+    runs over the real words of a row in their order, and what stands elsewhere has no influence. Under `torch.compile`
+    the loops over words stay outside the graph, else every sentence length would be compiled anew.
 
     Args:
         num_tags: number of labels L.
@@ -28,6 +29,7 @@ class LinearChainCrf(CRF):
     def __init__(self, num_tags: int):
         super().__init__(num_tags, batch_first=True)
 
+    @torch.compiler.disable
     def forward(self, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Log-likelihood of the tags, eq. 10 of the UMGF paper.
 
@@ -72,6 +74,7 @@ class LinearChainCrf(CRF):
         log_partition = self._compute_normalizer(emissions.transpose(0, 1), steps.transpose(0, 1))
         return log_partition.masked_fill(is_empty, 0)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def decode(
         self,
@@ -84,8 +87,8 @@ class LinearChainCrf(CRF):
         Args:
             emissions: [B, w, L].
             mask: [B, w] bool.
-            transition_penalty: scores added for this search only, for the first label ([L]) and for a label after another
-                ([L, L], from row to column); see `bio_transition_penalty`.
+            transition_penalty: scores added for this search only, for the first label ([L]) and for a label after
+                another ([L, L], from row to column); see `bio_transition_penalty`.
 
         Returns:
             [B, w] int64 label ids, -100 where the mask is false.
@@ -138,7 +141,7 @@ class LinearChainCrf(CRF):
         ends: list[int],
         tags: list[list[int]],
     ) -> torch.Tensor:
-        """Exact probability that all words of a span carry the given labels together (partition of these paths / of all).
+        """Exact joint probability of the labels of a span: partition of the paths through them by partition of all.
 
         Args:
             emissions: [B, w, L].
@@ -167,7 +170,7 @@ class LinearChainCrf(CRF):
         return log_probability.exp().clamp(max=1)
 
     def _compact(self, emissions: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return float32 emissions with the real positions first and 0 elsewhere, the mask that fits them, and the order."""
+        """Return float32 emissions with real positions first and 0 elsewhere, the mask that fits, and the order."""
         self._validate(emissions)
         steps, order = _real_positions_first(mask.bool())
         emissions = _at_least_float32(emissions).gather(1, order.unsqueeze(2).expand_as(emissions))
@@ -175,7 +178,7 @@ class LinearChainCrf(CRF):
 
 
 def _real_positions_first(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mask [B, w] with its true positions moved to the front of each row, and the order [B, w] that does so."""
+    """Return the mask [B, w] with the true positions of each row moved to its front, and the order [B, w] of it."""
     order = torch.argsort(mask.long(), dim=1, descending=True, stable=True)
     return mask.gather(1, order), order
 

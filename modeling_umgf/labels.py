@@ -32,8 +32,8 @@ def entity_spans(tags: Sequence[str | None], strict: bool = False) -> list[Span]
 
     Args:
         tags: one BIO tag per word; anything else (X, [CLS], None for "no prediction", ...) counts as O.
-        strict: an I- that does not continue an entity of its type is ignored (IOB2) instead of opening one (conlleval, the
-            default of seqeval).
+        strict: an I- that does not continue an entity of its type is ignored (IOB2) instead of opening one (conlleval,
+            the default of seqeval).
 
     Returns:
         Half-open word spans (start, end, type) from left to right.
