@@ -172,6 +172,8 @@ class LinearChainCrf(CRF):
     def _compact(self, emissions: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return float32 emissions with real positions first and 0 elsewhere, the mask that fits, and the order."""
         self._validate(emissions)
+        if mask.shape != emissions.shape[:2]:
+            raise ValueError(f"The mask {tuple(mask.shape)} does not fit emissions {tuple(emissions.shape)}.")
         steps, order = _real_positions_first(mask.bool())
         emissions = _at_least_float32(emissions).gather(1, order.unsqueeze(2).expand_as(emissions))
         return emissions.masked_fill(~steps.unsqueeze(2), 0), steps, order
