@@ -14,10 +14,10 @@ class MultimodalNerConfig(PreTrainedConfig):
     Args:
         text_config: configuration (or its dict, with `model_type`) of any transformers text encoder; default BERT-base.
         vision_config: the same of any transformers or timm (`timm_wrapper`) image encoder; None = features are given.
-        object_feature_size: width F of the visual features; default: what `vision_config` gives, else 2048 (ResNet-152).
+        object_feature_size: width F of the visual features; default: that of `vision_config`, else 2048 (ResNet-152).
         dropout: dropout of the layers that are new, not of the backbones.
-        subword_labels: "first": one CRF step a word, read at its first piece. "x": one CRF step a piece, as the released
-            models do; needs the labels X, [CLS] and [SEP].
+        subword_labels: "first": one CRF step a word, read at its first piece. "x": one CRF step a piece, as the
+            released models do; needs the labels X, [CLS] and [SEP].
         crf_reduction: negative log-likelihood averaged ("mean") or summed ("sum") over the sentences of a batch.
         constrain_bio: forbid illegal BIO transitions when decoding (never in training: gold data contain some).
         finetune_text, finetune_cnn: train the backbone; a frozen image encoder runs without gradients.

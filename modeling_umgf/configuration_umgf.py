@@ -16,8 +16,8 @@ class UmgfConfig(MultimodalNerConfig):
         d_model: width d of the graph nodes.
         num_heads: attention heads h.
         d_ff: width of the feed-forward layers (the paper does not say; 256 in the release).
-        visual_nodes: "objects" found by noun phrases and general words, only "general" ones, or the cells of the picture's
-            "grid" (ablation w/o Tar.).
+        visual_nodes: "objects" found by noun phrases and general words, only "general" ones, or the cells of the
+            picture's "grid" (ablation w/o Tar.).
         inter_edges: "typed": a word is linked to the objects in `inter_modal_mask`. "full": to all (the release).
         position_encoding: "sinusoidal" over piece positions, or "none" (the release).
         text_mlp: "relu" (linear, ReLU, dropout), or "linear" (the release).

@@ -1,8 +1,10 @@
 """Pictures and boxes → normalised crops."""
 
+import os
 from collections.abc import Sequence
 
 from PIL import Image
+from transformers import AutoImageProcessor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
@@ -19,6 +21,16 @@ class UmgfImageProcessor(PilBackend):
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
 
+    @classmethod
+    def from_vision_model(cls, vision: str | os.PathLike, **settings) -> "UmgfImageProcessor":
+        """Normalise as the pretrained image encoder `vision` (timm or transformers; id or folder) expects."""
+        source = AutoImageProcessor.from_pretrained(vision)
+        if hasattr(source, "data_config"):  # timm
+            settings = {"image_mean": source.data_config["mean"], "image_std": source.data_config["std"]} | settings
+        else:
+            settings = {"image_mean": source.image_mean, "image_std": source.image_std} | settings
+        return cls(**{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()})
+
     def crop(self, picture: Image.Image, boxes: Sequence[Sequence[float]]) -> list[Image.Image]:
         """Cut boxes [x0, y0, x1, y1], in pixels of this picture, out of it; parts outside the picture are left out.
 
@@ -31,8 +43,8 @@ class UmgfImageProcessor(PilBackend):
             right, bottom = min(-int(-x1 // 1), picture.width), min(-int(-y1 // 1), picture.height)
             if not (left < right and top < bottom and x0 < x1 and y0 < y1):
                 raise ValueError(
-                    f"The box [{x0}, {y0}, {x1}, {y1}] holds nothing of a picture of {picture.width} x {picture.height} pixels; "
-                    "boxes are [x0, y0, x1, y1] in pixels of the picture as it is shown (EXIF rotation applied)."
+                    f"The box [{x0}, {y0}, {x1}, {y1}] holds nothing of a picture of {picture.width} x {picture.height} "
+                    "pixels; boxes are [x0, y0, x1, y1] in pixels of the picture as it is shown (EXIF rotation applied)."
                 )
             crops.append(picture.crop((left, top, right, bottom)))
         return crops

@@ -25,8 +25,8 @@ class MultimodalNerModelOutput(ModelOutput):
         word_mask: [B, w] bool, real words.
         hidden_states: states of the text encoder's layers, each [B, n, h], on request.
         attentions: attentions of the text encoder, each [B, heads, n, n], on request.
-        gates: for each fusion layer [B, w, m], how far the gate of word i opens for node j (mean over the width; 0 without
-            an edge), on request.
+        gates: for each fusion layer [B, w, m], how far the gate of word i opens for node j (mean over the width;
+            0 without an edge), on request.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -144,8 +144,8 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         """Turn pictures [..., 3, H, W] into cells [..., r, F]; pictures whose mask [...] is false are not looked at."""
         if self.vision_model is None:
             raise ValueError(
-                "This model has no image encoder (vision_config is null): give object_features instead of pixel_values, "
-                "or start with from_text_vision_pretrained(text, vision)."
+                "This model has no image encoder (vision_config is null): give object_features instead of "
+                "pixel_values, or start with from_text_vision_pretrained(text, vision)."
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.finetune_cnn):
             cells = feature_map(self.vision_model, pixel_values[mask])  # [real, r, F]
@@ -252,7 +252,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
 def textual_nodes(
     states: torch.Tensor, attention_mask: torch.Tensor, word_starts: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the states [B, w, h] of the words' first pieces and the mask [B, w]; all pieces where no words are given."""
+    """Return states [B, w, h] and mask [B, w] of the words' first pieces; of all pieces where no words are given."""
     if word_starts is None:
         return states, attention_mask.bool()
     index = word_starts.clamp(min=0)[..., None].expand(-1, -1, states.shape[-1])  # [B, w, h]

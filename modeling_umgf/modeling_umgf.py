@@ -1,11 +1,11 @@
-"""UMGF: Multi-modal Graph Fusion for Named Entity Recognition with Targeted Visual Guidance (Zhang et al., AAAI 2021).
+"""UMGF: Multi-modal Graph Fusion for Named Entity Recognition with Targeted Visual Guidance.
 
-Words x and visual objects o are the nodes of one graph. Each of L layers lets the nodes of a modality attend to each other
-(eq. 1, 2), then exchanges information along the edges between words and objects through element-wise gates (eq. 3-6), then
-applies a feed-forward layer (eq. 7, 8). A CRF tags the words (eq. 9-11).
+Zhang et al., AAAI 2021. Words x and visual objects o are the nodes of one graph. Each of L layers lets the nodes of a
+modality attend to each other (eq. 1, 2), then exchanges information along the edges between words and objects through
+element-wise gates (eq. 3-6), then applies a feed-forward layer (eq. 7, 8). A CRF tags the words (eq. 9-11).
 
-Letters as in the paper: H, C, R are the states before attention, after it and after the gates; B tweets, n pieces, w words,
-m objects, F visual features, d model width.
+Letters as in the paper: H, C, R are the states before attention, after it and after the gates; B tweets, n pieces,
+w words, m objects, F visual features, d model width.
 """
 
 import math
@@ -108,12 +108,8 @@ class UmgfModel(UmgfPreTrainedModel):
             self.text_mlp = nn.Sequential(nn.Linear(h, d), *(activation if config.text_mlp == "relu" else []))
             self.visual_projection = nn.Linear(F, F) if config.visual_projection else nn.Identity()
             self.object_mlp = nn.Sequential(
-                nn.Linear(F, d),
-                nn.ReLU(),
-                nn.Dropout(config.dropout),
-                nn.Linear(d, d),
-                nn.ReLU(),
-                nn.Dropout(config.dropout),
+                *[nn.Linear(F, d), nn.ReLU(), nn.Dropout(config.dropout)],
+                *[nn.Linear(d, d), nn.ReLU(), nn.Dropout(config.dropout)],
             )
         self.layers = nn.ModuleList(UmgfLayer(config, i == config.num_layers - 1) for i in range(config.num_layers))
         self.post_init()
@@ -143,7 +139,7 @@ class UmgfModel(UmgfPreTrainedModel):
         Args:
             input_ids, attention_mask: [B, n] pieces.
             word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a node.
-            pixel_values: [B, m, 3, H, W] crops of the objects (with `visual_nodes="grid"`: [B, 1, 3, H, W], the picture).
+            pixel_values: [B, m, 3, H, W] crops of the objects (`visual_nodes="grid"`: the picture, [B, 1, 3, H, W]).
             object_features: [B, m, F] instead of crops.
             object_mask: [B, m] real objects; None = all.
             inter_modal_mask: [B, w, m] which word is linked to which object; None = all to all.
@@ -183,10 +179,13 @@ class UmgfModel(UmgfPreTrainedModel):
         )
 
     def visual_nodes(self, x, word_mask, pixel_values, object_features, object_mask, edges):
-        """Return node features [B, m, F], their mask [B, m] and the edges [B, w, m]; m = 0 where there are no pictures."""
+        """Return node features [B, m, F], their mask [B, m] and edges [B, w, m]; m = 0 where there are no pictures."""
         if object_features is None and pixel_values is None:
-            object_features = x.new_zeros(len(x), 0, self.config.object_feature_size)
             object_mask = edges = None
+            if self.training and self.vision_model is not None:  # no picture in this batch: gradients of 0, not none
+                pixel_values = x.new_zeros(len(x), 0, 3, 224, 224)
+            else:
+                object_features = x.new_zeros(len(x), 0, self.config.object_feature_size)
         nodes = object_features if object_features is not None else pixel_values
         if object_mask is None:
             object_mask = torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)

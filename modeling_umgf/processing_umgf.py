@@ -21,7 +21,7 @@ class UmgfProcessor(ProcessorMixin):
     Args:
         image_processor: cuts out and normalises the crops; default `UmgfImageProcessor()`.
         tokenizer: any fast tokenizer.
-        visual_nodes: "objects", only the "general" ones (linked to every word), or the whole picture for a "grid" of cells.
+        visual_nodes: "objects", only the "general" ones (linked to every word), or the whole picture as a "grid".
         max_objects: most visual nodes of a tweet; general objects come first, then the better score.
     """
 
@@ -56,11 +56,11 @@ class UmgfProcessor(ProcessorMixin):
             text: raw text, split into words by `split_tweet`; or
             words: the words of one tweet, or a list of them for each.
             images: a picture (PIL, path, array, bytes) or None; a list for several tweets. `image` is the same.
-            objects: boxes of the picture, {"box": [x0, y0, x1, y1], "phrase": {"start", "end"} or None}. None = nobody looked: the
-                whole picture becomes one general node, unless there is a grounder. [] = nothing was found.
+            objects: boxes of the picture, {"box": [x0, y0, x1, y1], "phrase": {"start", "end"} or None}. None = nobody
+                looked: the whole picture becomes one general node, unless there is a grounder. [] = nothing was found.
             object_features: [m, F] features of the objects, instead of pictures.
             labels: label ids, one a word.
-            grounder: finds the objects where none are given: called with the word lists and the pictures of those tweets.
+            grounder: finds objects where none are given; called with the word lists and the pictures of those tweets.
             return_tensors: only "pt".
 
         Returns:
@@ -102,7 +102,7 @@ class UmgfProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
     def encode_words(self, words: Sequence[Sequence[str]]) -> dict[str, torch.Tensor]:
-        """Tokenise each word by itself; every word gets a first piece, words beyond the tokenizer's limit excepted (warned)."""
+        """Tokenise each word by itself; every word gets a first piece, except beyond the tokenizer's limit (warned)."""
         unknown = self.tokenizer.unk_token
         words = [[word if word.strip() else unknown for word in own] for own in words]
         limit = self.tokenizer.model_max_length
@@ -126,8 +126,8 @@ class UmgfProcessor(ProcessorMixin):
             pieces.append(ids)
             if lost := starts[-1].count(-1):
                 logger.warning(
-                    f"A tweet of {len(own)} words ('{' '.join(own[:4])} …') is longer than the {limit} pieces that the text "
-                    f"encoder reads: its last {lost} words get no label."
+                    f"A tweet of {len(own)} words ('{' '.join(own[:4])} …') is longer than the {limit} pieces that the "
+                    f"text encoder reads: its last {lost} words get no label."
                 )
         return {
             "input_ids": pad(pieces, self.tokenizer.pad_token_id),
@@ -146,15 +146,10 @@ class UmgfProcessor(ProcessorMixin):
         if all(own is None for own in object_features):
             pictures = [None if picture is None else open_picture(picture) for picture in images]
             objects = self.find_objects(words, pictures, objects, grounder)
-            nodes = [
-                self.image_processor(
-                    self.image_processor.crop(picture, [node["box"] for node in own]), return_tensors="np"
-                )
-                if own
-                else None
-                for picture, own in zip(pictures, objects, strict=True)
-            ]
-            name, nodes = "pixel_values", [None if own is None else np.stack(own["pixel_values"]) for own in nodes]
+            name, nodes = "pixel_values", []
+            for picture, own in zip(pictures, objects, strict=True):
+                crops = self.image_processor.crop(picture, [node["box"] for node in own])
+                nodes.append(np.stack(self.image_processor(crops)["pixel_values"]) if crops else None)
         else:
             name, nodes = (
                 "object_features",
@@ -165,10 +160,9 @@ class UmgfProcessor(ProcessorMixin):
                 for own, links in zip(nodes, objects, strict=True)
             ]
             for i, (own, links) in enumerate(zip(nodes, objects, strict=True)):
-                if (0 if own is None else len(own)) != len(links):
-                    raise ValueError(
-                        f"Tweet {i} of the batch has {len(links)} objects but {0 if own is None else len(own)} features."
-                    )
+                given = 0 if own is None else len(own)
+                if given != len(links):
+                    raise ValueError(f"Tweet {i} of the batch has {len(links)} objects but {given} object_features.")
         m = max(map(len, objects))
         if m == 0:
             return {}

@@ -1,0 +1,126 @@
+"""Training arguments and the Trainer that every model of this package uses."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
+
+from .data_collator import MultimodalNerCollator
+from .evaluation import evaluate_tags
+
+
+@dataclass
+class MultimodalNerTrainingArguments(TrainingArguments):
+    """TrainingArguments of transformers with a learning rate for each part of the model, and defaults to suit."""
+
+    learning_rate: float = field(default=5e-4, metadata={"help": "Learning rate of the new layers."})
+    text_learning_rate: float = field(default=3e-5, metadata={"help": "Learning rate of the text encoder."})
+    vision_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of the image encoder."})
+    crf_learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate of the CRF's transitions."})
+    early_stopping_patience: int = field(
+        default=5, metadata={"help": "Stop after this many epochs without a better validation F1; 0 = never."}
+    )
+    num_train_epochs: float = field(default=30, metadata={"help": "Epochs, unless early stopping ends them before."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Tweets in a batch, for each device."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Tweets in an evaluation batch."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay (not of biases and norms)."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1 a share of all steps."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch or best."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep, besides the best."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log the loss: no, steps or epoch."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint, not the last."})
+    metric_for_best_model: str | None = field(default="f1", metadata={"help": "What the best checkpoint is best in."})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "random, sequential, or group_by_length (less padding)."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator reads the columns."})
+
+
+class MultimodalNerTrainer(Trainer):
+    """Trainer for word tagging: several learning rates, batches by length, entity scores, best checkpoint.
+
+    Args:
+        model, args, train_dataset, eval_dataset, …: as for `transformers.Trainer`, with `MultimodalNerTrainingArguments`
+            and datasets with the columns `tokens`, `ner_tags` (the model's label ids) and maybe `image`, `objects`, …
+        processing_class: the processor; it makes the batches.
+    """
+
+    def __init__(self, model, args, processing_class, train_dataset=None, eval_dataset=None, callbacks=None, **kwargs):
+        kwargs.setdefault("data_collator", MultimodalNerCollator(processing_class))
+        kwargs.setdefault("compute_metrics", self.entity_scores)
+        kwargs.setdefault("preprocess_logits_for_metrics", lambda outputs, labels: outputs[1])  # Viterbi labels
+        if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
+            lengths = [len(tokens) for tokens in train_dataset["tokens"]]
+            train_dataset = train_dataset.add_column(args.length_column_name, lengths)
+        callbacks = list(callbacks or [])
+        if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
+            callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        super().__init__(
+            model,
+            args,
+            processing_class=processing_class,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+            **kwargs,
+        )
+
+    def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
+        """Score predicted label ids [B, w] against gold ones, -100 = padding."""
+        return evaluate_tags(*self._tags(evaluation.predictions, evaluation.label_ids))
+
+    def predict_tags(self, dataset: Dataset) -> tuple[list[list[str]], list[list[str]]]:
+        """Return the gold and the predicted tags of each tweet, in the dataset's order."""
+        output = self.predict(dataset)
+        return self._tags(output.predictions, output.label_ids)
+
+    def _tags(self, predictions: np.ndarray, label_ids: np.ndarray) -> tuple[list[list[str]], list[list[str]]]:
+        names = self.model.config.id2label
+        gold, predicted = [], []
+        for row, label_row in zip(predictions, label_ids, strict=True):
+            words = label_row != -100
+            gold.append([names[label] for label in label_row[words].tolist()])
+            # a word beyond the text encoder's limit has no prediction: it counts as O
+            predicted.append([names.get(label, "O") for label in row[words].tolist()])
+        return gold, predicted
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """AdamW with a learning rate for the text encoder, the image encoder, the CRF and everything else."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            rates = {
+                "text_model": self.args.text_learning_rate,
+                "vision_model": self.args.vision_learning_rate,
+                "crf": self.args.crf_learning_rate,
+            }
+            decay = set(self.get_decay_parameter_names(model))
+            groups = defaultdict(list)
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    rate = next((rates[part] for part in name.split(".") if part in rates), self.args.learning_rate)
+                    groups[rate, self.args.weight_decay if name in decay else 0.0].append(parameter)
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(
+                [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
+                **settings,
+            )
+        return self.optimizer
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler | None:
+        # Trainer would group evaluation by length too, and so return the predictions in another order.
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+
+def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:
+    """Write one word a line with its tags, tab separated; a line `IMGID:<id>` before each tweet, a blank one after."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for row in zip(ids, words, *tags, strict=True):
+            file.write(
+                f"IMGID:{row[0]}\n" + "".join("\t".join(line) + "\n" for line in zip(*row[1:], strict=True)) + "\n"
+            )

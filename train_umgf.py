@@ -1,0 +1,232 @@
+"""Train, evaluate and use a multimodal tagger on your tweets.
+
+    python train_umgf.py settings.yaml [--any_argument value …]
+    python train_umgf.py --text_model bert-base-cased --vision_model timm/resnet152.a1_in1k \
+        --train_file train.txt --validation_file valid.txt --test_file test.txt --image_dir images --output_dir runs/1
+
+Without --do_train, --do_eval or --do_predict, all three are done as far as the data go.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from datasets import DatasetDict
+from tokenizers import BertWordPieceTokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    PROCESSOR_MAPPING,
+    AutoModelForTokenClassification,
+    AutoProcessor,
+    AutoTokenizer,
+    HfArgumentParser,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from dataset_scripts.build_dataset import load_splits
+from dataset_scripts.picture_ablations import remove_pictures, shuffle_pictures
+from modeling_umgf import UmgfImageProcessor
+from modeling_umgf.evaluation import evaluate_tags
+from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
+
+logger = logging.get_logger("train_umgf")
+
+
+@dataclass
+class ModelArguments:
+    """What to train."""
+
+    model_type: str = field(default="umgf", metadata={"help": "The system: umgf or rgcn."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A trained model of this package to go on with, or to evaluate."}
+    )
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: id or folder."})
+    vision_model: str | None = field(default=None, metadata={"help": "Pretrained image encoder: id or folder."})
+    text_config: dict | str | None = field(
+        default=None, metadata={"help": "JSON: configuration of a text encoder trained from scratch, with model_type."}
+    )
+    vision_config: dict | str | None = field(
+        default=None,
+        metadata={"help": "JSON: the same of an image encoder trained from scratch."},
+    )
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": 'JSON: any setting of the model, e.g. {"num_layers": 2, "d_model": 512}.'}
+    )
+    processor_overrides: dict | str | None = field(
+        default=None, metadata={"help": 'JSON: any setting of the processor, e.g. {"max_objects": 12}.'}
+    )
+    image_size: int = field(default=224, metadata={"help": "Crops are resized to this many pixels square."})
+    text_only: bool = field(
+        default=False, metadata={"help": "The text-only twin: same text encoder and CRF, no pictures, no fusion."}
+    )
+
+    def __post_init__(self):
+        for name in ("text_config", "vision_config", "config_overrides", "processor_overrides"):
+            value = getattr(self, name)
+            setattr(self, name, json.loads(value) if isinstance(value, str) else value)
+
+
+@dataclass
+class DataArguments:
+    """Where the tweets are."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Folder or Hub id that load_dataset opens."})
+    train_file: str | None = field(default=None, metadata={"help": "CoNLL (.txt, .conll) or JSON lines (.jsonl)."})
+    validation_file: str | None = field(default=None, metadata={"help": "The same, for model selection."})
+    test_file: str | None = field(default=None, metadata={"help": "The same, for the final scores."})
+    file_format: str | None = field(default=None, metadata={"help": "umt, conll or jsonl; default: from the ending."})
+    image_dir: str | None = field(default=None, metadata={"help": "Folder of the pictures, <id>.jpg."})
+    bootstrap_samples: int = field(default=1000, metadata={"help": "Resamples behind the interval of the test F1."})
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MultimodalNerTrainingArguments]:
+    """Read dataclass arguments; a YAML or JSON file may come first, and what follows overrides it."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, MultimodalNerTrainingArguments))
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        settings = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8"))
+        unknown = set(settings) - {action.dest for action in parser._actions}
+        if unknown:
+            raise ValueError(f"{argv[0]}: no such argument: {', '.join(sorted(unknown))} (see train_umgf.py --help).")
+        parser.set_defaults(**settings)
+        argv = argv[1:]
+    return parser.parse_args_into_dataclasses(argv)
+
+
+def read_data(arguments: DataArguments) -> DatasetDict:
+    """Load the splits train, validation and test, as far as they are given."""
+    files = {"train": arguments.train_file, "validation": arguments.validation_file, "test": arguments.test_file}
+    files = {split: file for split, file in files.items() if file}
+    if bool(files) == bool(arguments.dataset_name):
+        raise ValueError("Give the tweets as either --dataset_name or --train_file/--validation_file/--test_file.")
+    return load_splits(
+        arguments.dataset_name or files, file_format=arguments.file_format, image_dir=arguments.image_dir
+    )
+
+
+def train_tokenizer(sentences: list[list[str]], max_length: int, vocab_size: int = 2000) -> PreTrainedTokenizerFast:
+    """Train a cased WordPiece tokenizer on the words of the training split, for encoders trained from scratch."""
+    word_piece = BertWordPieceTokenizer(lowercase=False)
+    word_piece.train_from_iterator((" ".join(words) for words in sentences), vocab_size=vocab_size, show_progress=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=word_piece._tokenizer,
+        model_max_length=max_length,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
+    )
+
+
+def build(arguments: ModelArguments, splits: DatasetDict):
+    """Return the model and its processor: a trained one, one on pretrained backbones, or one from scratch."""
+    labels = next(iter(splits.values())).features["ner_tags"].feature.names
+    if arguments.model_name_or_path:
+        model = AutoModelForTokenClassification.from_pretrained(arguments.model_name_or_path)
+        unknown = [label for label in labels if label not in model.config.label2id]
+        if unknown:
+            raise ValueError(
+                f"The data have labels that {arguments.model_name_or_path} does not know: {', '.join(unknown)}; it "
+                f"knows {', '.join(model.config.label2id)}. Rename them in the data, or train a new model with --text_model."
+            )
+        return model, AutoProcessor.from_pretrained(arguments.model_name_or_path)
+    if arguments.model_type not in CONFIG_MAPPING:
+        raise ValueError(f"--model_type {arguments.model_type}: there is no such system; take umgf or rgcn.")
+    config_class = CONFIG_MAPPING[arguments.model_type]
+    model_class = AutoModelForTokenClassification._model_mapping[config_class]
+    if bool(arguments.text_model) == bool(arguments.text_config):
+        raise ValueError("Give the text encoder as either --text_model (pretrained) or --text_config (from scratch).")
+
+    config = dict(arguments.config_overrides or {})
+    if config.get("subword_labels") == "x":
+        labels = [*labels, "X", "[CLS]", "[SEP]"]
+    vision, vision_config = arguments.vision_model, arguments.vision_config
+    if arguments.text_only:
+        config["num_layers"], vision, vision_config = 0, None, None
+    if arguments.text_model:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, add_prefix_space=True)
+        if vision_config:
+            config["vision_config"] = vision_config
+        model = model_class.from_text_vision_pretrained(arguments.text_model, vision, labels, **config)
+    elif vision:
+        raise ValueError("--vision_model needs a pretrained --text_model; with --text_config give --vision_config.")
+    else:
+        text_config = dict(arguments.text_config)
+        tokenizer = train_tokenizer(splits["train"]["tokens"], text_config.get("max_position_embeddings", 512))
+        text_config["vocab_size"] = len(tokenizer)
+        label2id = {label: i for i, label in enumerate(labels)}
+        config |= {"id2label": dict(enumerate(labels)), "label2id": label2id}
+        model = model_class(config_class(text_config=text_config, vision_config=vision_config, **config))
+    tokenizer.model_max_length = min(
+        tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
+    )
+    size = {"height": arguments.image_size, "width": arguments.image_size}
+    image_processor = (
+        UmgfImageProcessor.from_vision_model(vision, size=size) if vision else UmgfImageProcessor(size=size)
+    )
+    settings = {"visual_nodes": getattr(model.config, "visual_nodes", "grid")} | (arguments.processor_overrides or {})
+    return model, PROCESSOR_MAPPING[config_class](image_processor, tokenizer, **settings)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; mistakes in arguments or data end it with one line."""
+    try:
+        model_arguments, data_arguments, training_arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+        set_seed(training_arguments.seed)
+        with training_arguments.main_process_first(desc="reading the data"):
+            splits = read_data(data_arguments)
+        model, processor = build(model_arguments, splits)
+        wanted = [training_arguments.do_train, training_arguments.do_eval, training_arguments.do_predict]
+        wanted = wanted if any(wanted) else [True] * 3
+        for split, needed in zip(("train", "validation", "test"), wanted, strict=True):
+            if not needed:
+                splits.pop(split, None)
+        if "train" in splits and "validation" not in splits:
+            raise ValueError("Training needs a validation split, which selects the best checkpoint: --validation_file.")
+        splits = splits.align_labels_with_mapping(model.config.label2id, "ner_tags")
+        checkpoint = training_arguments.resume_from_checkpoint
+        if checkpoint in ("True", "true", "1"):
+            checkpoint = get_last_checkpoint(training_arguments.output_dir)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"train_umgf.py: error: {error}")
+
+    trainer = MultimodalNerTrainer(
+        model,
+        training_arguments,
+        processing_class=processor,
+        train_dataset=splits.get("train"),
+        eval_dataset=splits.get("validation"),
+    )
+    if "train" in splits:
+        trainer.save_metrics("train", trainer.train(resume_from_checkpoint=checkpoint).metrics)
+        trainer.save_model()
+        trainer.save_state()
+    for split in ("validation", "test"):
+        if split in splits:
+            evaluate(trainer, splits[split], split, data_arguments.bootstrap_samples)
+
+
+def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, bootstrap_samples: int) -> None:
+    """Score a split as it is, and a test split with pictures also without them and with them shuffled among tweets."""
+    variants = {split: dataset}
+    if split == "test" and any(picture is not None for picture in dataset.data["image"]):
+        variants |= {
+            "test_without_pictures": remove_pictures(dataset),
+            "test_shuffled_pictures": shuffle_pictures(dataset),
+        }
+    for name, variant in variants.items():
+        gold, predicted = trainer.predict_tags(variant)
+        scores = evaluate_tags(gold, predicted, bootstrap_samples=bootstrap_samples)
+        trainer.save_metrics(name, {f"{name}_{key}": value for key, value in scores.items()})
+        if trainer.is_world_process_zero():
+            folder = Path(trainer.args.output_dir)
+            write_conll(folder / f"{name}_predictions.conll", dataset["id"], dataset["tokens"], gold, predicted)
+            print(
+                f"{name:24} F1 {scores['f1']:6.2f} [{scores['f1_low']:.2f}, {scores['f1_high']:.2f}]   "
+                f"precision {scores['precision']:6.2f}   recall {scores['recall']:6.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
