@@ -29,7 +29,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from dataset_scripts.build_dataset import load_splits
-from dataset_scripts.picture_ablations import remove_pictures, shuffle_pictures
+from dataset_scripts.picture_ablations import SEEN_IN_PICTURES, remove_pictures, shuffle_pictures
 from modeling_umgf import UmgfImageProcessor
 from modeling_umgf.evaluation import evaluate_tags
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
@@ -128,7 +128,7 @@ def build(arguments: ModelArguments, splits: DatasetDict):
         if unknown:
             raise ValueError(
                 f"The data have labels that {arguments.model_name_or_path} does not know: {', '.join(unknown)}; it "
-                f"knows {', '.join(model.config.label2id)}. Rename them in the data, or train a new model with --text_model."
+                f"knows {', '.join(model.config.label2id)}. Rename them in the data, or train anew with --text_model."
             )
         return model, AutoProcessor.from_pretrained(arguments.model_name_or_path)
     if arguments.model_type not in CONFIG_MAPPING:
@@ -210,11 +210,10 @@ def main(argv: list[str] | None = None) -> None:
 def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, bootstrap_samples: int) -> None:
     """Score a split as it is, and a test split with pictures also without them and with them shuffled among tweets."""
     variants = {split: dataset}
-    if split == "test" and any(picture is not None for picture in dataset.data["image"]):
-        variants |= {
-            "test_without_pictures": remove_pictures(dataset),
-            "test_shuffled_pictures": shuffle_pictures(dataset),
-        }
+    visual = [name for name in SEEN_IN_PICTURES if name in dataset.column_names]
+    if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):
+        variants["test_without_pictures"] = remove_pictures(dataset)
+        variants["test_shuffled_pictures"] = shuffle_pictures(dataset)
     for name, variant in variants.items():
         gold, predicted = trainer.predict_tags(variant)
         scores = evaluate_tags(gold, predicted, bootstrap_samples=bootstrap_samples)

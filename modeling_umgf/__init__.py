@@ -1,20 +1,47 @@
 """Multimodal named entity recognition: find the names in posts that come with a picture.
 
-Importing this package registers its models with the Auto classes of transformers.
+Importing this package registers its models and processors with the Auto classes of transformers.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForTokenClassification,
+    AutoProcessor,
+)
 
 from .configuration_umgf import UmgfConfig
+from .data_collator import MultimodalNerCollator
+from .image_processing_umgf import UmgfImageProcessor
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
+from .processing_umgf import UmgfProcessor
 
 __version__ = "0.1.0"
 
-AutoConfig.register("umgf", UmgfConfig, exist_ok=True)
-AutoModel.register(UmgfConfig, UmgfModel, exist_ok=True)
-AutoModelForTokenClassification.register(UmgfConfig, UmgfForTokenClassification, exist_ok=True)
-UmgfConfig.register_for_auto_class("AutoConfig")
-UmgfModel.register_for_auto_class("AutoModel")
-UmgfForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
 
-__all__ = ["UmgfConfig", "UmgfForTokenClassification", "UmgfModel"]
+def _register(config, base, head, processor):
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, base, exist_ok=True)
+    AutoModelForTokenClassification.register(config, head, exist_ok=True)
+    AutoProcessor.register(config, processor, exist_ok=True)
+    image_processors = {"pil": UmgfImageProcessor, "torchvision": UmgfImageProcessor}
+    AutoImageProcessor.register(config, image_processor_classes=image_processors, exist_ok=True)
+    # so that save_pretrained copies the code, for machines without this package
+    config.register_for_auto_class("AutoConfig")
+    base.register_for_auto_class("AutoModel")
+    head.register_for_auto_class("AutoModelForTokenClassification")
+    processor.register_for_auto_class("AutoProcessor")
+    UmgfImageProcessor.register_for_auto_class("AutoImageProcessor")
+
+
+_register(UmgfConfig, UmgfModel, UmgfForTokenClassification, UmgfProcessor)
+
+__all__ = [
+    "MultimodalNerCollator",
+    "UmgfConfig",
+    "UmgfForTokenClassification",
+    "UmgfImageProcessor",
+    "UmgfModel",
+    "UmgfProcessor",
+]

@@ -43,8 +43,8 @@ class UmgfImageProcessor(PilBackend):
             right, bottom = min(-int(-x1 // 1), picture.width), min(-int(-y1 // 1), picture.height)
             if not (left < right and top < bottom and x0 < x1 and y0 < y1):
                 raise ValueError(
-                    f"The box [{x0}, {y0}, {x1}, {y1}] holds nothing of a picture of {picture.width} x {picture.height} "
-                    "pixels; boxes are [x0, y0, x1, y1] in pixels of the picture as it is shown (EXIF rotation applied)."
+                    f"The box [{x0}, {y0}, {x1}, {y1}] holds nothing of a picture of {picture.width} x {picture.height}"
+                    " pixels; a box is [x0, y0, x1, y1] in pixels of the picture as shown (EXIF rotation applied)."
                 )
             crops.append(picture.crop((left, top, right, bottom)))
         return crops

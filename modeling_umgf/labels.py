@@ -84,5 +84,5 @@ def bio_transition_penalty(id2label: Mapping[int, str]) -> tuple[torch.Tensor, t
     return penalty[0], penalty[1:]
 
 
-def _is_bio(label: str | None) -> bool:
-    return label is not None and re.match(r"[BI]-.", label) is not None
+def _is_bio(label: object) -> bool:
+    return isinstance(label, str) and re.match(r"[BI]-.", label) is not None

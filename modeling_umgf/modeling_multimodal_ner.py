@@ -150,8 +150,7 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.finetune_cnn):
             cells = feature_map(self.vision_model, pixel_values[mask])  # [real, r, F]
         states = cells.new_zeros(*mask.shape, *cells.shape[1:])
-        states[mask] = cells
-        return states
+        return states.masked_scatter(mask[..., None, None], cells)
 
     def train(self, mode: bool = True):
         """Switch to training mode; a frozen encoder, and the batch norms if so configured, stay in evaluation mode."""

@@ -26,7 +26,7 @@ from .modeling_multimodal_ner import (
 
 
 class ModalityUpdate(nn.Module):
-    """The three steps of one modality in one layer; each ends in dropout, residual sum and layer norm, as in Figure 2."""
+    """The three steps of one modality in one layer; each ends in dropout, residual sum and layer norm (Figure 2)."""
 
     def __init__(self, config: UmgfConfig, attends: bool = True, project_values: bool = True, receives: bool = True):
         super().__init__()
@@ -56,7 +56,7 @@ class ModalityUpdate(nn.Module):
         """Eq. 3-8: gather from C_other [B, other, d] along edges [B, own, other], then the feed-forward layer."""
         gates = torch.sigmoid(self.gate_own(C)[:, :, None] + self.gate_other(C_other)[:, None])  # [B, own, other, d]
         gates = gates * edges[..., None]
-        gathered = torch.einsum("bijd,bjd->bid", gates, C_other)  # [B, own, d]
+        gathered = (gates * C_other[:, None]).sum(2)  # [B, own, d]
         R = self.gate_norm(C + self.dropout(gathered))
         H = self.feed_forward_norm(R + self.dropout(self.feed_forward(R)))
         return H, gates.mean(-1)  # [B, own, d], [B, own, other]

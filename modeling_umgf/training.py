@@ -46,7 +46,7 @@ class MultimodalNerTrainer(Trainer):
     """Trainer for word tagging: several learning rates, batches by length, entity scores, best checkpoint.
 
     Args:
-        model, args, train_dataset, eval_dataset, …: as for `transformers.Trainer`, with `MultimodalNerTrainingArguments`
+        model, args, train_dataset, eval_dataset, …: as for `Trainer`, with `MultimodalNerTrainingArguments`
             and datasets with the columns `tokens`, `ner_tags` (the model's label ids) and maybe `image`, `objects`, …
         processing_class: the processor; it makes the batches.
     """
@@ -107,8 +107,7 @@ class MultimodalNerTrainer(Trainer):
                     groups[rate, self.args.weight_decay if name in decay else 0.0].append(parameter)
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(
-                [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
-                **settings,
+                [{"params": group, "lr": lr, "weight_decay": wd} for (lr, wd), group in groups.items()], **settings
             )
         return self.optimizer
 
@@ -120,7 +119,6 @@ class MultimodalNerTrainer(Trainer):
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:
     """Write one word a line with its tags, tab separated; a line `IMGID:<id>` before each tweet, a blank one after."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for row in zip(ids, words, *tags, strict=True):
-            file.write(
-                f"IMGID:{row[0]}\n" + "".join("\t".join(line) + "\n" for line in zip(*row[1:], strict=True)) + "\n"
-            )
+        for tweet_id, *columns in zip(ids, words, *tags, strict=True):
+            lines = ["\t".join(line) for line in zip(*columns, strict=True)]
+            file.write("\n".join([f"IMGID:{tweet_id}", *lines, "", ""]))
