@@ -1,0 +1,193 @@
+"""The one scorer: whole entities over the whole corpus, in %, lenient and strict, with intervals and a paired test.
+
+Entities are read by seqeval (see `entity_spans`). Lenient is its default, as in conlleval: an I- without a beginning
+opens an entity. Strict is IOB2: such an I- is ignored. Nothing is averaged over batches.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import datasets
+import evaluate
+import numpy as np
+
+from .labels import entity_spans
+
+Tags = Sequence[Sequence[str | None]]  # a BIO tag for each word of each sentence; whatever is not BIO counts as O
+
+
+def evaluate_tags(gold: Tags, predicted: Tags, bootstrap_samples: int = 0, seed: int = 0) -> dict[str, float]:
+    """Precision, recall and F1 of the entities of a corpus; an entity is correct if its words and its type are.
+
+    Args:
+        gold: the tags of each sentence.
+        predicted: the predicted ones; a missing prediction (None, -100) counts as O.
+        bootstrap_samples: resamples of the sentences behind the 95 % interval of F1 (1000 is usual); 0 = no interval.
+        seed: seed of the resampling.
+
+    Returns:
+        `precision`, `recall`, `f1` in % and `support` (gold entities); the same of every type that occurs, as `PER_f1`;
+        with bootstrap samples `f1_low` and `f1_high`. All of it again for the strict reading, as `strict_f1`,
+        `strict_PER_f1`, `strict_f1_low`.
+
+    Raises:
+        ValueError: there are no sentences, or gold and predicted tags do not pair up.
+    """
+    results = {}
+    for prefix, strict in (("", False), ("strict_", True)):
+        types, counts = entity_counts(gold, predicted, strict)
+        results |= _by_name(prefix, types, precision_recall_f1(counts.sum(0)), counts)
+        if bootstrap_samples:
+            low, high = _bootstrap_interval(counts[:, 0], bootstrap_samples, seed)
+            results |= {f"{prefix}f1_low": low, f"{prefix}f1_high": high}
+    return results
+
+
+def paired_randomization_test(
+    gold: Tags, first: Tags, second: Tags, strict: bool = False, samples: int = 10_000, seed: int = 0
+) -> dict[str, float]:
+    """Approximate randomisation: how often would swapping the two predictions at random give such a difference of F1?
+
+    Args:
+        gold: the tags of each sentence.
+        first, second: two predictions for the same sentences.
+        strict: read entities strictly.
+        samples: random swaps.
+        seed: their seed.
+
+    Returns:
+        `difference`: F1 of the first minus F1 of the second, in points; `p_value`, two-sided.
+
+    Raises:
+        ValueError: as `evaluate_tags`.
+    """
+    counts, other_counts = (entity_counts(gold, predicted, strict)[1][:, 0] for predicted in (first, second))
+
+    def difference(gained_by_first: np.ndarray) -> np.ndarray:
+        totals = counts.sum(0) + gained_by_first, other_counts.sum(0) - gained_by_first
+        return precision_recall_f1(totals[0])[..., 2] - precision_recall_f1(totals[1])[..., 2]
+
+    swapped = other_counts - counts  # [sentences, 3]
+    swapped = swapped[swapped.any(1)]
+    rng = np.random.default_rng(seed)
+    observed = difference(np.zeros(3, dtype=int))
+    as_large = 0
+    for sample in np.array_split(np.arange(samples), -(-samples // 1000)):  # a thousand at a time, to save memory
+        swaps = rng.integers(2, size=(len(sample), len(swapped)))
+        as_large += int((np.abs(difference(swaps @ swapped)) >= abs(observed) - 1e-9).sum())
+    return {"difference": float(observed), "p_value": (as_large + 1) / (samples + 1)}
+
+
+def rgcn_fragment_f1(
+    gold: Tags, predicted: Tags, pieces_per_word: Iterable[Sequence[int]], batch_size: int = 64
+) -> dict[str, float]:
+    """The measure of the R-GCN release, for comparison with its published numbers only: it does not count entities.
+
+    A word's pieces after the first are labelled X there, which counts as O and so cuts an entity after every word with
+    more than one piece; each fragment is scored alone. Scores are computed for each batch, 0 for a type that is absent
+    from it, rounded to four digits and averaged over the batches. (The release also leaves out the last incomplete
+    batch; this function scores all sentences.)
+
+    Args:
+        gold: the tags of each sentence.
+        predicted: the predicted ones.
+        pieces_per_word: number of word pieces of each word of each sentence; a word without pieces is left out.
+        batch_size: sentences in a batch, 64 in the release.
+
+    Returns:
+        The lenient keys of `evaluate_tags`; `support` counts gold fragments.
+    """
+
+    def with_pieces(sentences: Tags) -> list[list[str | None]]:
+        return [
+            [piece for tag, count in zip(tags, counts, strict=True) for piece in [tag, *["O"] * (count - 1)][:count]]
+            for tags, counts in zip(sentences, pieces_per_word, strict=True)
+        ]
+
+    pieces_per_word = list(pieces_per_word)
+    types, counts = entity_counts(with_pieces(gold), with_pieces(predicted))
+    batches = np.add.reduceat(counts, np.arange(0, len(counts), batch_size))  # [batches, 1 + types, 3]
+    scores = (precision_recall_f1(batches) / 100).round(4).mean(0) * 100
+    return _by_name("", types, scores, counts)
+
+
+def entity_counts(gold: Tags, predicted: Tags, strict: bool = False) -> tuple[list[str], np.ndarray]:
+    """Count the entities of each sentence.
+
+    Args:
+        gold, predicted, strict: as above.
+
+    Returns:
+        The types that occur, sorted, and int counts [sentences, 1 + types, 3]: of all types together, then of each;
+        correct, predicted, gold.
+
+    Raises:
+        ValueError: as `evaluate_tags`.
+    """
+    if len(gold) == 0 or len(gold) != len(predicted):
+        raise ValueError(f"Cannot score {len(predicted)} predicted sentences against {len(gold)} gold ones.")
+    spans = []
+    for index, (gold_tags, predicted_tags) in enumerate(zip(gold, predicted, strict=True)):
+        if isinstance(gold_tags, str) or isinstance(predicted_tags, str):
+            raise ValueError("Give a list of sentences, each a list of tags, not one list of tags.")
+        if len(gold_tags) != len(predicted_tags):
+            raise ValueError(
+                f"Sentence {index} (counted from 0) has {len(gold_tags)} gold tags but {len(predicted_tags)} predicted."
+            )
+        spans.append((set(entity_spans(gold_tags, strict)), set(entity_spans(predicted_tags, strict))))
+    types = sorted({entity_type for pair in spans for found in pair for _, _, entity_type in found})
+    row_of = {entity_type: row for row, entity_type in enumerate(types, start=1)}
+    counts = np.zeros((len(spans), 1 + len(types), 3), dtype=int)
+    for sentence, (in_gold, in_predicted) in enumerate(spans):
+        for column, found in enumerate((in_gold & in_predicted, in_predicted, in_gold)):
+            for _, _, entity_type in found:
+                counts[sentence, [0, row_of[entity_type]], column] += 1
+    return types, counts
+
+
+def precision_recall_f1(counts: np.ndarray) -> np.ndarray:
+    """Return precision, recall, F1 [..., 3] in % of counts [..., 3] (correct, predicted, gold); 0 where undefined."""
+    correct, predicted, gold = np.moveaxis(counts, -1, 0)
+    total = np.stack([predicted, gold, predicted + gold], axis=-1)
+    share = np.stack([correct, correct, 2 * correct], axis=-1)
+    return 100 * np.divide(share, total, out=np.zeros(total.shape), where=total > 0)
+
+
+class SeqevalMetric(evaluate.Metric):
+    """`evaluate_tags` as a metric of the evaluate library, without `evaluate.load` and so without network.
+
+    >>> SeqevalMetric(keep_in_memory=True).compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
+    100.0
+
+    Further arguments of `compute` are those of `evaluate_tags`.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        sentences_of_tags = datasets.Sequence(datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description="Precision, recall and F1 of whole entities in BIO tags, lenient and strict, in %.",
+            citation="",
+            inputs_description="predictions and references: one list of BIO tags for each sentence.",
+            features=datasets.Features({"predictions": sentences_of_tags, "references": sentences_of_tags}),
+        )
+
+    def _compute(self, predictions: Tags, references: Tags, **settings: int) -> dict[str, float]:
+        return evaluate_tags(references, predictions, **settings)
+
+
+def _bootstrap_interval(counts: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 percentiles of F1 over resampled sentences, from their counts [sentences, 3]."""
+    sentences = len(counts)
+    drawn = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=samples)
+    f1 = precision_recall_f1(drawn @ counts)[:, 2]
+    low, high = np.quantile(f1, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _by_name(prefix: str, types: list[str], scores: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    results = {}
+    support = counts[..., 2].sum(0)
+    for row, name in enumerate(["", *(f"{entity_type}_" for entity_type in types)]):
+        for measure, score in zip(("precision", "recall", "f1"), scores[row].tolist(), strict=True):
+            results[f"{prefix}{name}{measure}"] = score
+        results[f"{prefix}{name}support"] = int(support[row])
+    return results
