@@ -5,6 +5,7 @@ opens an entity. Strict is IOB2: such an I- is ignored. Nothing is averaged over
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import datasets
 import evaluate
@@ -97,16 +98,20 @@ def rgcn_fragment_f1(
         The lenient keys of `evaluate_tags`; `support` counts gold fragments.
     """
 
-    def with_pieces(sentences: Tags) -> list[list[str | None]]:
-        return [
-            [piece for tag, count in zip(tags, counts, strict=True) for piece in [tag, *["O"] * (count - 1)][:count]]
-            for tags, counts in zip(sentences, pieces_per_word, strict=True)
-        ]
-
     pieces_per_word = list(pieces_per_word)
+
+    def with_pieces(sentences: Tags) -> list[list[str | None]]:
+        result = []
+        for index, (tags, counts) in enumerate(zip(sentences, pieces_per_word, strict=True)):
+            if len(tags) != len(counts):
+                raise ValueError(f"Sentence {index} (counted from 0) has {len(tags)} tags for {len(counts)} words.")
+            pieces = [[tag, *["X"] * (count - 1)][:count] for tag, count in zip(tags, counts, strict=True)]
+            result.append(list(chain.from_iterable(pieces)))
+        return result
+
     types, counts = entity_counts(with_pieces(gold), with_pieces(predicted))
     batches = np.add.reduceat(counts, np.arange(0, len(counts), batch_size))  # [batches, 1 + types, 3]
-    scores = (precision_recall_f1(batches) / 100).round(4).mean(0) * 100
+    scores = precision_recall_f1(batches).round(2).mean(0)  # four digits of a share are two of a percentage
     return _by_name("", types, scores, counts)
 
 
