@@ -1,6 +1,7 @@
 """What every reader of this folder needs from a text file: its lines, counted from 1, and one clear error."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -32,3 +33,11 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         if line.endswith("\r"):
             raise BadInput(f"{path}:{number}: Windows line end; convert the file (dos2unix, or sed -i 's/\\r$//')")
         yield number, line
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run the main function of a command; bad input becomes one line on stderr and exit status 1."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,224 @@
+"""The contrast tweets: only the link between a name and its object in the picture says the type."""
+
+import subprocess
+import sys
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+from dataset_scripts import contrast_tweets as generator
+from dataset_scripts.contrast_tweets import contrast_tweets, write_contrast_tweets
+from dataset_scripts.counts import tag_names
+from dataset_scripts.features import dataset_features
+from dataset_scripts.picture_ablations import remove_pictures, shuffle_pictures
+from modeling_umgf.labels import bio_labels, entity_spans
+
+GENERAL = {"PER": "person", "LOC": "location", "ORG": "organization", "MISC": "misc"}
+
+
+@pytest.fixture(scope="module")
+def tweets():
+    return contrast_tweets(seed=0)
+
+
+@pytest.fixture
+def few_tweets(monkeypatch):
+    monkeypatch.setattr(generator, "SPLITS", {"train": (100, 60), "validation": (50, 30), "test": (50, 30)})
+
+
+def mentions(split):
+    """(words of the name, type, words, row) of every entity; pictures stay undecoded."""
+    rows = split.remove_columns("image").to_list()
+    has_picture = [cell is not None for cell in split.with_format("arrow")["image"].to_pylist()]
+    for row, tags, pictured in zip(rows, tag_names(split), has_picture, strict=True):
+        for start, end, kind in entity_spans(tags, strict=True):
+            yield tuple(row["tokens"][start:end]), kind, (start, end), {**row, "pictured": pictured}
+
+
+def test_columns_are_those_of_the_contract(tweets):
+    expected = dataset_features(bio_labels(["PER", "LOC", "ORG", "MISC"]), ["objects", "noun_phrases"])
+    assert all(split.features == expected for split in tweets.values())
+    assert {name: len(split) for name, split in tweets.items()} == {"train": 2000, "validation": 300, "test": 500}
+
+
+def test_splits_share_no_word_of_any_name(tweets):
+    words = {name: {word for mention in mentions(split) for word in mention[0]} for name, split in tweets.items()}
+    assert not words["train"] & words["test"]
+    assert not words["train"] & words["validation"]
+    assert not words["validation"] & words["test"]
+    assert all(word[0].isupper() for word in words["test"])
+
+
+def test_every_name_has_every_type_equally_often(tweets):
+    for split in tweets.values():
+        kinds = defaultdict(Counter)
+        for name, kind, _, _ in mentions(split):
+            kinds[name][kind] += 1
+        assert all(set(counts) == set(GENERAL) and len(set(counts.values())) == 1 for counts in kinds.values())
+        assert any(len(name) > 1 for name in kinds)
+
+
+def test_a_tweet_has_no_name_or_two_or_three_of_different_types(tweets):
+    for split in tweets.values():
+        kinds = Counter()
+        for tags in tag_names(split):
+            spans = entity_spans(tags, strict=True)
+            assert len({kind for _, _, kind in spans}) == len(spans)
+            kinds[len(spans)] += 1
+        assert set(kinds) == {0, 2, 3}
+        assert kinds[0] == len(split) // 25
+
+
+def test_every_pictured_name_has_one_object_and_some_objects_mislead(tweets):
+    misleading = Counter()
+    for row, tags in zip(tweets["test"].to_list(), tag_names(tweets["test"]), strict=True):
+        spans = [span[:2] for span in entity_spans(tags, strict=True)]
+        links = [None if o["phrase"] is None else (o["phrase"]["start"], o["phrase"]["end"]) for o in row["objects"]]
+        if row["image"] is None:
+            assert links == []
+            continue
+        assert all(links.count(span) == 1 for span in spans)
+        phrases = [(phrase["start"], phrase["end"]) for phrase in row["noun_phrases"]]
+        assert set(spans) | set(links) - {None} <= set(phrases)
+        misleading["general"] += links.count(None)
+        misleading["phrase"] += len(set(links) - set(spans) - {None})
+    assert misleading["general"] > 50 and misleading["phrase"] > 50
+
+
+def test_a_tenth_has_no_picture(tweets):
+    for split in tweets.values():
+        assert 0.07 < split.with_format("arrow")["image"].null_count / len(split) < 0.13
+
+
+def test_words_tell_nothing_about_the_type_of_a_pictured_name(tweets):
+    """Naive Bayes over the words of the tweet, the place in it and the neighbouring words stays near 25 %."""
+
+    def clues(span, row):
+        tokens = ["<", *row["tokens"], ">"]
+        order = sum(phrase["end"] <= span[0] for phrase in row["noun_phrases"])
+        near = [f"before {tokens[span[0]]}", f"after {tokens[span[1] + 1]}", f"at {span[0]}", f"order {order}"]
+        first_letters = [f"letters {row['tokens'][span[0]][:2]}"]
+        return near + first_letters + [f"has {word}" for word in set(row["tokens"])]
+
+    seen = {kind: Counter() for kind in GENERAL}
+    for _, kind, span, row in mentions(tweets["train"]):
+        if row["pictured"]:
+            seen[kind].update(clues(span, row))
+    right = []
+    for _, kind, span, row in mentions(tweets["test"]):
+        if row["pictured"]:
+            known = clues(span, row)
+            score = {k: sum(np.log(seen[k][c] + 1) for c in known) for k in GENERAL}
+            right.append(max(score, key=score.get) == kind)
+    assert len(right) > 1000
+    assert 0.19 < np.mean(right) < 0.31
+
+
+def test_words_settle_the_type_without_a_picture(tweets):
+    cue = {"sister": "PER", "city": "LOC", "company": "ORG", "song": "MISC"}
+    blind = [(kind, span, row) for _, kind, span, row in mentions(tweets["test"]) if not row["pictured"]]
+    assert len(blind) > 40
+    assert all(cue[row["tokens"][span[0] - 1]] == kind for kind, span, row in blind)
+
+
+def test_places_in_text_and_picture_are_independent(tweets):
+    """The leftmost object belongs to the first name as often as to any other."""
+    leftmost_is_first = []
+    for row in tweets["train"].remove_columns(["image", "ner_tags"]):
+        linked = [o for o in row["objects"] if o["phrase"] and row["tokens"][o["phrase"]["start"]][0].isupper()]
+        if len(linked) == 2:
+            first = min(linked, key=lambda o: o["phrase"]["start"])
+            leftmost_is_first.append(min(linked, key=lambda o: o["box"][0]) is first)
+    assert 0.44 < np.mean(leftmost_is_first) < 0.56
+
+
+def test_boxes_lie_inside_the_picture_and_hold_what_was_drawn(tweets):
+    for row in tweets["validation"].select(range(60)):
+        if row["image"] is None:
+            continue
+        pixels = np.asarray(row["image"], dtype=float)
+        outside = np.ones(pixels.shape[:2], dtype=bool)
+        contents = []
+        for o in row["objects"]:
+            x0, y0, x1, y1 = o["box"]
+            assert 0 <= x0 < x1 <= row["image"].width and 0 <= y0 < y1 <= row["image"].height
+            area = slice(max(int(y0) - 3, 0), int(y1) + 4), slice(max(int(x0) - 3, 0), int(x1) + 4)
+            outside[area] = False
+            contents.append(pixels[int(y0) : int(y1), int(x0) : int(x1)].std(axis=(0, 1)).max())
+        assert min(contents) > 1.2 * pixels[outside].std(axis=0).max()
+
+
+def test_same_seed_same_bytes_other_seed_other_tweets(few_tweets):
+    one, again, other = (contrast_tweets(seed)["train"].with_format("arrow")[:] for seed in (3, 3, 4))
+    assert one.equals(again)
+    assert not one.equals(other)
+
+
+def test_written_folder_loads_with_the_same_content_and_can_be_written_again(few_tweets, tmp_path):
+    for _ in range(2):
+        write_contrast_tweets(tmp_path / "tweets", seed=1)
+    loaded = load_dataset(str(tmp_path / "tweets"), cache_dir=tmp_path / "cache")
+    expected = contrast_tweets(seed=1)
+    assert list(loaded) == ["train", "validation", "test"]
+    for name, split in loaded.items():
+        assert split.features == expected[name].features
+        assert split.with_format("arrow")[:].to_pylist() == expected[name].with_format("arrow")[:].to_pylist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "tweets"]
+
+
+def test_a_folder_with_other_files_is_never_replaced(few_tweets, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="holds other files than a dataset"):
+        write_contrast_tweets(tmp_path, seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_command_says_in_one_line_what_is_wrong(tmp_path):
+    (tmp_path / "file").write_text("x")
+    command = [sys.executable, "-m", "dataset_scripts.contrast_tweets", "--output_dir", str(tmp_path / "file")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert run.stderr.strip().splitlines() == [f"error: {tmp_path / 'file'}: is a file; name a folder to write"]
+
+
+def test_removed_pictures_leave_the_words_alone(tweets):
+    split = tweets["validation"]
+    removed = remove_pictures(split)
+    assert removed.features == split.features
+    assert set(removed["image"]) == {None}
+    assert set(removed["objects"]) == {None}
+    for column in ("id", "tokens", "ner_tags", "noun_phrases"):
+        assert removed[column][:] == split[column][:]
+
+
+def test_shuffled_pictures_come_with_their_boxes_and_nobody_keeps_its_own(tweets):
+    split = tweets["validation"]
+    shuffled = shuffle_pictures(split, seed=5)
+    assert shuffled.features == split.features
+    assert shuffled["tokens"][:] == split["tokens"][:]
+    cells = [cell and cell["bytes"] for cell in split.with_format("arrow")["image"].to_pylist()]
+    new_cells = [cell and cell["bytes"] for cell in shuffled.with_format("arrow")["image"].to_pylist()]
+    assert Counter(cells) == Counter(new_cells)
+    source_of = {cell: objects for cell, objects in zip(cells, split["objects"], strict=True) if cell}
+    for cell, new_cell, own, new in zip(cells, new_cells, split["objects"], shuffled["objects"], strict=True):
+        assert new_cell is None or new_cell != cell
+        if new_cell is None:
+            assert new == []
+        else:
+            boxes = [o["box"] for o in source_of[new_cell]]
+            assert [o["box"] for o in new] == [boxes[j % len(boxes)] for j in range(len(own))]
+            assert [o["phrase"] for o in new] == [o["phrase"] for o in own]
+
+
+def test_shuffle_depends_on_the_seed_only(tweets):
+    split = tweets["validation"].select(range(40))
+    one, again, other = (shuffle_pictures(split, seed).with_format("arrow")[:] for seed in (1, 1, 2))
+    assert one.equals(again)
+    assert not one.equals(other)
+
+
+def test_one_tweet_cannot_be_shuffled(tweets):
+    with pytest.raises(ValueError, match="two tweets or more"):
+        shuffle_pictures(tweets["test"].select([0]))
