@@ -1,0 +1,261 @@
+"""Objects of a picture for the noun phrases of its tweet: the visual nodes of UMGF and their edges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoModelForZeroShotObjectDetection,
+    AutoProcessor,
+    BatchFeature,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.image_transforms import center_to_corners_format
+from transformers.utils import ModelOutput
+
+from .noun_phrases import find_noun_phrases
+from .pictures import open_picture
+
+GENERAL_QUERIES = ("misc", "person", "location", "organization")
+"""Asked of every picture; what they find is linked to every word (UMGF, section 3.1)."""
+
+SAME_OBJECT = 0.9
+"""From this intersection over union on, a box is the same object as that of a general query."""
+
+
+class Detection(NamedTuple):
+    """A box [x0, y0, x1, y1], in pixels of the picture, that a detector found for a query."""
+
+    box: list[float]
+    score: float
+    query: str
+
+
+class Grounder:
+    """Find the objects of tweets with any zero-shot object detector of transformers.
+
+    Each picture is asked for the noun phrases of its tweet and for `GENERAL_QUERIES`, all in one forward pass.
+
+    Args:
+        model: the detector.
+        processor: its processor.
+        min_score: boxes below are no objects. Detectors differ: the makers of Grounding DINO use 0.25 to 0.35, those of
+            OWL 0.1; 0 takes the best box of every query, as in the data that UMGF released.
+        max_overlap: of two boxes of one query with a higher intersection over union, the better one stays.
+        boxes_per_query: most boxes of one query.
+        max_objects: most objects of a tweet, those of general queries first.
+        noun_phrases: extractor of noun phrases, see `find_noun_phrases`.
+        batch_size: pictures in a forward pass.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        min_score: float = 0.5,
+        max_overlap: float = 0.5,
+        boxes_per_query: int = 1,
+        max_objects: int = 12,
+        noun_phrases: str | Callable = "nltk",
+        batch_size: int = 8,
+    ):
+        self.model = model.eval()
+        self.processor = processor
+        self.min_score = min_score
+        self.max_overlap = max_overlap
+        self.boxes_per_query = boxes_per_query
+        self.max_objects = max_objects
+        self.noun_phrases = noun_phrases
+        self.batch_size = batch_size
+        # Grounding DINO reads all queries as one text of at most so many pieces; the others read a list of queries.
+        self.prompt_length: int | None = getattr(model.config, "max_text_len", None)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        detector: str = "IDEA-Research/grounding-dino-tiny",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **settings: Any,
+    ) -> Grounder:
+        """Load a detector.
+
+        Args:
+            detector: id or folder of any model of `AutoModelForZeroShotObjectDetection`: (MM) Grounding DINO, OWL-ViT,
+                OWLv2, OmDet-Turbo.
+            device: default the GPU where there is one.
+            dtype: default bfloat16 on a GPU, float32 elsewhere.
+            settings: the other arguments of `Grounder`.
+        """
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        model = AutoModelForZeroShotObjectDetection.from_pretrained(detector, dtype=dtype)
+        return cls(model.to(device), AutoProcessor.from_pretrained(detector), **settings)
+
+    def __call__(
+        self,
+        words: Sequence[Sequence[str]],
+        pictures: Sequence[Any],
+        noun_phrases: Sequence[Sequence[dict[str, int]]] | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Find the objects of several tweets.
+
+        Args:
+            words: the words of each tweet.
+            pictures: the picture of each tweet, anything that `open_picture` takes, or None.
+            noun_phrases: spans {"start", "end"} of each tweet; default: found now.
+
+        Returns:
+            For each tweet its objects, those of general queries first, then the better score: {"box": [x0, y0, x1, y1]
+            in pixels of the upright picture, "score", "query": the text asked for, "phrase": {"start", "end"}, or None
+            for a general query}. No picture, no objects.
+
+        Raises:
+            ValueError: the lists differ in length.
+            UnreadablePicture: a picture cannot be opened.
+        """
+        if noun_phrases is None:
+            noun_phrases = [find_noun_phrases(own, self.noun_phrases) for own in words]
+        if not len(words) == len(pictures) == len(noun_phrases):
+            raise ValueError(
+                f"{len(words)} tweets, {len(pictures)} pictures and {len(noun_phrases)} lists of noun phrases: give "
+                "one of each a tweet, None where there is no picture"
+            )
+        phrases = [
+            [(query_text(own[span["start"] : span["end"]]), span) for span in spans]
+            for own, spans in zip(words, noun_phrases, strict=True)
+        ]
+        prompts = [
+            (i, prompt)
+            for i, picture in enumerate(pictures)
+            if picture is not None
+            for prompt in self._prompts([query for query, _ in phrases[i]])
+        ]
+        found: list[list[Detection]] = [[] for _ in words]
+        for start in range(0, len(prompts), self.batch_size):
+            owners, queries = zip(*prompts[start : start + self.batch_size], strict=True)
+            detections = self.detect([open_picture(pictures[i]) for i in owners], queries)
+            for i, own in zip(owners, detections, strict=True):
+                found[i] += own
+        return [self.choose(detections, own) for detections, own in zip(found, phrases, strict=True)]
+
+    @torch.no_grad()
+    def detect(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> list[list[Detection]]:
+        """Run the detector once.
+
+        Args:
+            pictures: RGB pictures.
+            queries: what to look for in each of them.
+
+        Returns:
+            For each picture the boxes of at least `min_score` of every query, clipped to the picture, without those
+            that are less than a pixel wide or high.
+        """
+        inputs = self._encode(pictures, queries).to(self.model.device, self.model.dtype)
+        outputs = self.model(**inputs)
+        scores = self._query_scores(outputs, inputs, max(map(len, queries)))  # [B, boxes, queries]
+        boxes = outputs["decoder_coord_logits" if "decoder_coord_logits" in outputs else "pred_boxes"]
+        boxes = center_to_corners_format(boxes.float()).cpu()  # [B, boxes, 4], relative to the picture
+        found = []
+        for picture, own, own_scores, own_boxes in zip(pictures, queries, scores, boxes, strict=True):
+            limits = torch.tensor(picture.size * 2)
+            scale = limits.max() if self.model.config.model_type == "owlv2" else limits  # OWLv2 fills up to a square
+            pixels = (own_boxes * scale).clamp(min=0).minimum(limits)
+            large = (pixels[:, 2:] - pixels[:, :2] >= 1).all(1)
+            kept = (own_scores[:, : len(own)] >= self.min_score) & large[:, None]
+            found.append(
+                [Detection(pixels[i].tolist(), own_scores[i, j].item(), own[j]) for i, j in kept.nonzero().tolist()]
+            )
+        return found
+
+    def choose(
+        self, detections: Sequence[Detection], phrases: Sequence[tuple[str, dict[str, int]]]
+    ) -> list[dict[str, Any]]:
+        """Turn the detections of one tweet into its objects.
+
+        A box that is (almost) that of a general query, which is linked to every word anyway, is merged into it.
+
+        Args:
+            detections: boxes and the query that each was found for.
+            phrases: (query, span) of each noun phrase; the same query may stand at several spans.
+        """
+        candidates = [(detection, None) for detection in detections if detection.query in GENERAL_QUERIES]
+        candidates += [(found, span) for found in detections for query, span in phrases if query == found.query]
+        candidates.sort(key=lambda candidate: (candidate[1] is not None, -candidate[0].score))
+        objects: list[dict[str, Any]] = []
+        for (box, score, query), span in candidates:
+            same_query = [kept for kept in objects if (kept["query"], kept["phrase"]) == (query, span)]
+            general = [kept for kept in objects if kept["phrase"] is None]
+            if (
+                len(objects) < self.max_objects
+                and len(same_query) < self.boxes_per_query
+                and all(overlap(box, kept["box"]) <= self.max_overlap for kept in same_query)
+                and all(overlap(box, kept["box"]) <= SAME_OBJECT for kept in general)
+            ):
+                objects.append({"box": box, "score": score, "query": query, "phrase": span})
+        return objects
+
+    def _prompts(self, queries: Sequence[str]) -> Iterator[list[str]]:
+        """All queries of one picture, in as few lists as the detector can read."""
+        queries = [*dict.fromkeys([*GENERAL_QUERIES, *filter(None, queries)])]
+        if self.prompt_length is None:
+            yield queries
+            return
+        prompt, length = [], 2  # [CLS] and [SEP]
+        for query in queries:
+            pieces = len(self.processor.tokenizer.tokenize(query.lower())) + 1  # and the full stop
+            if prompt and length + pieces > self.prompt_length:
+                yield prompt
+                prompt, length = [], 2
+            prompt.append(query)
+            length += pieces
+        yield prompt
+
+    def _encode(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> BatchFeature:
+        if self.prompt_length is not None:
+            text = ["".join(f"{query} . " for query in own).lower() for own in queries]
+            settings = {"padding": True, "truncation": True, "max_length": self.prompt_length}
+        else:  # filled up with a query that is there anyway: an empty one would take part in choosing the boxes
+            longest = max(map(len, queries))
+            text = [[*own, *[own[0]] * (longest - len(own))] for own in queries]
+            settings = {"padding": "max_length", "truncation": True}
+            if self.model.config.model_type == "omdet-turbo":
+                settings["task"] = [f"Detect {', '.join(own)}." for own in queries]
+        return self.processor(images=list(pictures), text=text, return_tensors="pt", **settings)
+
+    def _query_scores(self, outputs: ModelOutput, inputs: BatchFeature, num_queries: int) -> torch.Tensor:
+        """How well each box fits each query: [B, boxes, queries] in 0..1."""
+        if "decoder_class_logits" in outputs:  # OmDet-Turbo
+            return outputs.decoder_class_logits.float().sigmoid().cpu()
+        scores = outputs.logits.float().sigmoid()
+        if self.prompt_length is None:
+            return scores.cpu()
+        # Grounding DINO scores pieces: a query is as good as its best piece, and a full stop ends each query.
+        tokenizer, ids = self.processor.tokenizer, inputs["input_ids"]  # [B, n]
+        stops = ids == tokenizer.convert_tokens_to_ids(".")
+        special = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id])
+        query = stops.cumsum(1).masked_fill(stops | torch.isin(ids, special.to(ids.device)), -1)  # [B, n]
+        belongs = query[:, None, :, None] == torch.arange(num_queries, device=ids.device)  # [B, 1, n, queries]
+        return (scores[:, :, : ids.shape[1], None] * belongs).amax(2).cpu()
+
+
+def query_text(words: Sequence[str]) -> str:
+    """What a detector is asked for a phrase: its words without signs, and "The Hunger Games" for #TheHungerGames."""
+    split = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", word) if word.startswith("#") else word for word in words]
+    return " ".join(re.sub(r"[^\w'&-]|_", " ", " ".join(split)).split())
+
+
+def overlap(box: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes [x0, y0, x1, y1]."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (box, other)]
+    return shared / (sum(areas) - shared)
