@@ -17,10 +17,11 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig, Trainer
 
-from .labels import entity_types
+from .labels import entity_spans, entity_types
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 FACTS_FILE = "run.json"
@@ -43,9 +44,10 @@ class CardError(ValueError):
 
 def describe_run(
     trainer: Trainer,
-    dataset: str | None = None,
-    label_version: str | None = None,
-    splits: Mapping[str, Mapping[str, int]] | None = None,
+    dataset: str = "unnamed data",
+    label_version: str = "version not stated",
+    splits: Mapping[str, Dataset] | None = None,
+    license: str = "other",
 ) -> dict[str, Any]:
     """Collect the facts of a run.
 
@@ -53,17 +55,14 @@ def describe_run(
         trainer: after training; scores are those in the `all_results.json` of its folder.
         dataset: name of the data.
         label_version: which gold labels these are.
-        splits: for each split its numbers of tweets, words, pictures and entities.
+        splits: the data; default: the trainer's training and validation split.
+        license: identifier of the license of the weights, such as "mit".
 
     Returns:
-        The facts, ready for JSON. What is not given is taken from an earlier `run.json` of the folder.
+        The facts, ready for JSON.
     """
     folder, config, args = Path(trainer.args.output_dir), trainer.model.config, trainer.args
-    given = {"dataset": dataset, "label_version": label_version, "splits": splits}
-    data = {"dataset": "unnamed data", "label_version": "version not stated", "splits": {}} | (
-        _read_json(folder / FACTS_FILE) if (folder / FACTS_FILE).exists() else {}
-    )
-    data |= {name: value for name, value in given.items() if value is not None}
+    splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset} if splits is None else splits
     default = type(config)(text_config=config.text_config, vision_config=config.vision_config).to_dict()
     not_settings = {"text_config", "vision_config", "id2label", "label2id", "auto_map", "architectures", "dtype"}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
@@ -78,7 +77,10 @@ def describe_run(
             if name not in not_settings and value != default.get(name, value)
         },
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        **{name: data[name] for name in given},
+        "dataset": dataset,
+        "label_version": label_version,
+        "license": license,
+        "splits": {name: _count(split) for name, split in splits.items() if split is not None},
         "hyper_parameters": {
             name: value.value if hasattr(value := getattr(args, name), "value") else value for name in HYPER_PARAMETERS
         },
@@ -96,7 +98,6 @@ def write_model_card(
     facts: Mapping[str, Any] | None = None,
     other_seeds: Iterable[str | os.PathLike] = (),
     model: str = ".",
-    license: str = "other",
 ) -> None:
     """Write README.md of a model folder.
 
@@ -105,7 +106,6 @@ def write_model_card(
         facts: what `describe_run` returned, stored as run.json; default: what the folder has.
         other_seeds: folders of runs that differ in the seed only.
         model: what the snippet of the card loads: the folder, as seen from where it is, or an id on the Hub.
-        license: identifier of the license of the weights, such as "mit".
 
     Raises:
         CardError: a folder has no run.json, or runs differ in more than the seed.
@@ -114,10 +114,10 @@ def write_model_card(
     if facts is not None:
         _write_text(folder / FACTS_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     runs = [_read_facts(Path(path)) for path in (folder, *other_seeds)]
-    _write_text(folder / "README.md", str(render_model_card(runs, model, license)))
+    _write_text(folder / "README.md", str(render_model_card(runs, model)))
 
 
-def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".", license: str = "other") -> ModelCard:
+def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> ModelCard:
     """Render the facts of one run, or of several that differ in the seed; arguments as for `write_model_card`."""
     first = runs[0]
     for run in runs[1:]:
@@ -133,7 +133,7 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".", licen
         model_name=title,
         library_name="transformers",
         pipeline_tag="token-classification",
-        license=license,
+        license=first["license"],
         tags=["named-entity-recognition", "multimodal", "image-text", first["model_type"], "crf"],
         base_model=[encoder for encoder in encoders if re.fullmatch(r"[\w.-]+/[\w.-]+", encoder)] or None,
         metrics=["f1", "precision", "recall"],
@@ -251,6 +251,19 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
+def _count(split: Dataset) -> dict[str, int]:
+    names = split.features["ner_tags"].feature.names
+    seen = next((name for name in ("image", "object_features", "objects") if name in split.features), None)
+    batches = [] if seen is None else split.select_columns(seen).with_format("arrow").iter(batch_size=100)
+    tags = [[names[tag] for tag in row] for row in split["ner_tags"]]
+    return {
+        "tweets": len(split),
+        "words": sum(map(len, tags)),
+        "pictures": sum(len(batch) - batch[seen].null_count for batch in batches),
+        "entities": sum(len(entity_spans(row)) for row in tags),
+    }
+
+
 def _encoder_name(config: PreTrainedConfig | None) -> str | None:
     """Id on the Hub, the name of a local folder (not its path), or the type of an encoder trained from scratch."""
     if config is None:
@@ -296,7 +309,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", default=".", help="id on the Hub, for the snippet of the card (default: this folder)"
     )
-    parser.add_argument("--license", default="other", help="license of the weights, such as mit (default: other)")
     try:
         write_model_card(**vars(parser.parse_args(arguments)))
     except (CardError, OSError) as error:

@@ -3,15 +3,18 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from .data_collator import MultimodalNerCollator
 from .evaluation import evaluate_tags
+from .model_card import describe_run, write_model_card
 
 
 @dataclass
@@ -40,6 +43,14 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         default="group_by_length", metadata={"help": "random, sequential, or group_by_length (less padding)."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator reads the columns."})
+    hub_strategy: str = field(default="end", metadata={"help": "What --push_to_hub uploads, and when: end = once."})
+
+    def __post_init__(self):
+        if not (self.do_train or self.do_eval or self.do_predict):
+            self.do_train = self.do_eval = self.do_predict = True
+        if not self.do_train:  # nothing to evaluate in between, which would switch do_eval on
+            self.eval_strategy, self.load_best_model_at_end = "no", False
+        super().__post_init__()
 
 
 class MultimodalNerTrainer(Trainer):
@@ -70,6 +81,7 @@ class MultimodalNerTrainer(Trainer):
             callbacks=callbacks,
             **kwargs,
         )
+        self.card_data = {}
 
     def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predicted label ids [B, w] against gold ones, -100 = padding."""
@@ -110,6 +122,29 @@ class MultimodalNerTrainer(Trainer):
                 [{"params": group, "lr": lr, "weight_decay": wd} for (lr, wd), group in groups.items()], **settings
             )
         return self.optimizer
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save model, processor and card."""
+        super().save_model(output_dir, _internal_call)
+        if not _internal_call:
+            self.create_model_card()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # a pickle, which nothing reads; the card holds the settings
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def create_model_card(self, dataset=None, label_version=None, splits=None, license=None, **_) -> None:
+        """Write the model's card, README.md, and the facts behind it, run.json.
+
+        Args:
+            dataset, label_version, splits: as for `describe_run`; what is given once is kept for the next call.
+            license: identifier of the license of the weights, such as "mit"; kept as well.
+        """
+        given = {"dataset": dataset, "label_version": label_version, "splits": splits, "license": license}
+        self.card_data |= {name: value for name, value in given.items() if value is not None}
+        if self.is_world_process_zero():
+            write_model_card(self.args.output_dir, describe_run(self, **self.card_data), model=self.hub_model_id or ".")
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler | None:
         # Trainer would group evaluation by length too, and so return the predictions in another order.
