@@ -1,0 +1,187 @@
+"""A tweet to look at: its picture with the objects, its words in the colours of their objects, the edges as text."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .labels import Span
+from .pictures import open_picture
+
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#8a5ccf", "#7cb518", "#b5651d")
+"""Colours of the objects that phrases found: those of Okabe and Ito (told apart by the colour-blind) and three more."""
+
+GENERAL_COLOR = "#555555"
+"""Colour of the objects that are linked to every word."""
+
+_WIDTH, _MAX_HEIGHT, _MARGIN, _FONT_SIZE = 800, 800, 12, 17
+
+
+def draw_objects(
+    picture: Any, words: Sequence[str], objects: Sequence[dict[str, Any]], entities: Sequence[Span] | None = None
+) -> Image.Image:
+    """Draw a tweet with its objects.
+
+    Args:
+        picture: anything that `open_picture` takes, or None.
+        words: the words of the tweet.
+        objects: {"box": [x0, y0, x1, y1] in pixels of the upright picture, "phrase": {"start", "end"} or None} and, if
+            known, "score" and "query".
+        entities: (first word, word after the last, type), written under their words.
+
+    Returns:
+        An RGB picture, 800 pixels wide: the picture with numbered boxes, the words, and one line for each object that
+        says which words it is linked to.
+
+    Raises:
+        UnreadablePicture: the picture cannot be opened.
+    """
+    font = ImageFont.load_default(_FONT_SIZE)
+    image = None if picture is None else _overlay(open_picture(picture), objects, font)
+    top = 0 if image is None else image.height
+    rows = _lines(words, font)
+    line_height = 2 * _FONT_SIZE + 8 if entities else _FONT_SIZE + 12
+    height = top + len(rows) * line_height + len(objects) * (_FONT_SIZE + 8) + 3 * _MARGIN
+    canvas = Image.new("RGB", (_WIDTH, height), "white")
+    if image is not None:
+        canvas.paste(image, ((_WIDTH - image.width) // 2, 0))
+    draw = ImageDraw.Draw(canvas)
+    colors = _word_colors(len(words), objects)
+    ends = {i: (start, kind) for start, end, kind in entities or () for i in range(start, end)}
+    y = top + _MARGIN
+    for row in rows:
+        for i, x, width in row:
+            if colors[i]:
+                draw.rectangle((x - 3, y - 2, x + width + 3, y + _FONT_SIZE + 4), fill=colors[i])
+            draw.text((x, y), words[i], fill=_text_color(colors[i]), font=font)
+            if i in ends:
+                start, kind = ends[i]
+                draw.line((x, y + _FONT_SIZE + 7, x + width, y + _FONT_SIZE + 7), fill="black", width=2)
+                if i == start:
+                    draw.text((x, y + _FONT_SIZE + 8), kind, fill="black", font=ImageFont.load_default(_FONT_SIZE - 5))
+        y += line_height
+    y += _MARGIN
+    for number, (node, color) in enumerate(zip(objects, _object_colors(objects), strict=True)):
+        draw.rectangle((_MARGIN, y + 2, _MARGIN + 14, y + 16), fill=color)
+        draw.text((_MARGIN + 24, y), f"{_title(number, node)}: {_edges(node, words)}", fill="black", font=font)
+        y += _FONT_SIZE + 8
+    return canvas
+
+
+def objects_to_html(
+    picture: Any, words: Sequence[str], objects: Sequence[dict[str, Any]], entities: Sequence[Span] | None = None
+) -> str:
+    """Write what `draw_objects` draws as one self-contained `<div>`: no script, no other file, everything escaped.
+
+    Args:
+        picture, words, objects, entities: as for `draw_objects`.
+    """
+    colors, object_colors = _word_colors(len(words), objects), _object_colors(objects)
+    parts = ['<div style="font-family: sans-serif; max-width: 800px">']
+    if picture is not None:
+        parts.append(_svg(open_picture(picture), objects, object_colors))
+    starts = {start: (end, kind) for start, end, kind in entities or ()}
+    parts.append('<p style="line-height: 2.2">')
+    close = None
+    for i, (word, color) in enumerate(zip(words, colors, strict=True)):
+        if i in starts:
+            close, kind = starts[i]
+            parts.append(f'<span title="{html.escape(kind)}" style="border-bottom: 2px solid; padding-bottom: 3px">')
+        style = f' style="background: {color}; color: {_text_color(color)}; padding: 2px 4px"' if color else ""
+        parts.append(f"<span{style}>{html.escape(word)}</span>")
+        if close == i + 1:
+            parts.append(f"<sub>{html.escape(kind)}</sub></span>")
+    parts.append('</p><ul style="list-style: none; padding: 0">')
+    for number, (node, color) in enumerate(zip(objects, object_colors, strict=True)):
+        title, edges = html.escape(_title(number, node)), html.escape(_edges(node, words))
+        parts.append(f'<li><span style="color: {color}">&#9632;</span> {title}: {edges}</li>')
+    return "\n".join([*parts, "</ul></div>"])
+
+
+def _overlay(picture: Image.Image, objects: Sequence[dict[str, Any]], font: ImageFont.FreeTypeFont) -> Image.Image:
+    scale = min(_WIDTH / picture.width, _MAX_HEIGHT / picture.height)
+    image = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    draw = ImageDraw.Draw(image)
+    for number, (node, color) in enumerate(zip(objects, _object_colors(objects), strict=True)):
+        x0, y0, x1, y1 = (value * scale for value in node["box"])
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=3)
+        label = _title(number, node)
+        width = draw.textlength(label, font=font) + 8
+        x, y = max(0, min(x0, image.width - width)), max(0, min(y0, image.height - _FONT_SIZE - 6))
+        draw.rectangle((x, y, x + width, y + _FONT_SIZE + 5), fill=color)
+        draw.text((x + 4, y + 1), label, fill=_text_color(color), font=font)
+    return image
+
+
+def _svg(picture: Image.Image, objects: Sequence[dict[str, Any]], colors: Sequence[str]) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    source = base64.b64encode(buffer.getvalue()).decode()
+    size = max(picture.size) / 40
+    shapes = []
+    for number, (node, color) in enumerate(zip(objects, colors, strict=True)):
+        x0, y0, x1, y1 = node["box"]
+        shapes.append(
+            f'<rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}" fill="none" '
+            f'stroke="{color}" stroke-width="{size / 5:.2f}"/><text x="{x0 + size / 4:.1f}" y="{y0 + size:.1f}" '
+            f'font-size="{size:.1f}" fill="{color}" stroke="white" stroke-width="{size / 6:.2f}" '
+            f'paint-order="stroke">{html.escape(_title(number, node))}</text>'
+        )
+    return (
+        f'<svg viewBox="0 0 {picture.width} {picture.height}" style="width: 100%; max-height: 80vh" role="img">'
+        f'<image width="{picture.width}" height="{picture.height}" href="data:image/png;base64,{source}"/>'
+        f"{''.join(shapes)}</svg>"
+    )
+
+
+def _object_colors(objects: Sequence[dict[str, Any]]) -> list[str]:
+    phrases = dict.fromkeys(_span(node) for node in objects if node.get("phrase"))
+    color_of = {span: COLORS[i % len(COLORS)] for i, span in enumerate(phrases)}
+    return [color_of[_span(node)] if node.get("phrase") else GENERAL_COLOR for node in objects]
+
+
+def _word_colors(length: int, objects: Sequence[dict[str, Any]]) -> list[str | None]:
+    colors: list[str | None] = [None] * length
+    for node, color in zip(objects, _object_colors(objects), strict=True):
+        for i in range(*_span(node)) if node.get("phrase") else ():
+            colors[i] = colors[i] or color
+    return colors
+
+
+def _span(node: dict[str, Any]) -> tuple[int, int]:
+    return node["phrase"]["start"], node["phrase"]["end"]
+
+
+def _title(number: int, node: dict[str, Any]) -> str:
+    score = "" if node.get("score") is None else f" {node['score']:.2f}"
+    return f"{number} {node.get('query') or 'object'}{score}"
+
+
+def _edges(node: dict[str, Any], words: Sequence[str]) -> str:
+    return "linked to " + (" ".join(words[slice(*_span(node))]) if node.get("phrase") else "every word")
+
+
+def _text_color(background: str | None) -> str:
+    if background is None:
+        return "black"
+    red, green, blue = (int(background[i : i + 2], 16) for i in (1, 3, 5))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+
+
+def _lines(words: Sequence[str], font: ImageFont.FreeTypeFont) -> list[list[tuple[int, float, float]]]:
+    """Lines of (word, left edge, width) that fit into the width."""
+    lines: list[list[tuple[int, float, float]]] = [[]]
+    x: float = _MARGIN
+    for i, word in enumerate(words):
+        width = font.getlength(word)
+        if x + width > _WIDTH - _MARGIN and lines[-1]:
+            lines.append([])
+            x = _MARGIN
+        lines[-1].append((i, x, width))
+        x += width + 10
+    return lines
