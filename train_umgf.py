@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from datasets import DatasetDict
+from datasets import ClassLabel, DatasetDict, List
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import BertWordPieceTokenizer
 from transformers import (
     CONFIG_MAPPING,
@@ -28,8 +29,8 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from dataset_scripts.build_dataset import load_splits
 from dataset_scripts.picture_ablations import SEEN_IN_PICTURES, remove_pictures, shuffle_pictures
+from dataset_scripts.splits import load_splits
 from modeling_umgf import UmgfImageProcessor
 from modeling_umgf.evaluation import evaluate_tags
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
@@ -108,6 +109,16 @@ def read_data(arguments: DataArguments) -> DatasetDict:
     )
 
 
+def align_labels(splits: DatasetDict, label2id: dict[str, int]) -> DatasetDict:
+    """Number the labels of the data as the model does."""
+    features = next(iter(splits.values())).features.copy()
+    names = features["ner_tags"].feature.names
+    if [label2id[name] for name in names] == list(range(len(names))):
+        return splits
+    features["ner_tags"] = List(ClassLabel(names=sorted(label2id, key=label2id.get)))
+    return splits.map(lambda row: {"ner_tags": [label2id[names[tag]] for tag in row["ner_tags"]]}, features=features)
+
+
 def train_tokenizer(sentences: list[list[str]], max_length: int, vocab_size: int = 2000) -> PreTrainedTokenizerFast:
     """Train a cased WordPiece tokenizer on the words of the training split, for encoders trained from scratch."""
     word_piece = BertWordPieceTokenizer(lowercase=False)
@@ -177,19 +188,20 @@ def main(argv: list[str] | None = None) -> None:
         with training_arguments.main_process_first(desc="reading the data"):
             splits = read_data(data_arguments)
         model, processor = build(model_arguments, splits)
-        wanted = [training_arguments.do_train, training_arguments.do_eval, training_arguments.do_predict]
-        wanted = wanted if any(wanted) else [True] * 3
-        for split, needed in zip(("train", "validation", "test"), wanted, strict=True):
-            if not needed:
-                splits.pop(split, None)
+        wanted = {
+            "train": training_arguments.do_train,
+            "validation": training_arguments.do_eval,
+            "test": training_arguments.do_predict,
+        }
+        splits = DatasetDict({split: dataset for split, dataset in splits.items() if wanted.get(split)})
         if "train" in splits and "validation" not in splits:
             raise ValueError("Training needs a validation split, which selects the best checkpoint: --validation_file.")
-        splits = splits.align_labels_with_mapping(model.config.label2id, "ner_tags")
+        splits = align_labels(splits, model.config.label2id)
         checkpoint = training_arguments.resume_from_checkpoint
         if checkpoint in ("True", "true", "1"):
             checkpoint = get_last_checkpoint(training_arguments.output_dir)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"train_umgf.py: error: {error}")
+    except (ValueError, OSError, ImportError, StrictDataclassError) as error:
+        sys.exit(f"train_umgf.py: error: {str(error).strip().splitlines()[-1].strip()}")
 
     trainer = MultimodalNerTrainer(
         model,

@@ -42,6 +42,9 @@ class MultimodalNerTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "random, sequential, or group_by_length (less padding)."}
     )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "Pin the batches in memory, for a GPU."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator reads the columns."})
     hub_strategy: str = field(default="end", metadata={"help": "What --push_to_hub uploads, and when: end = once."})
 
