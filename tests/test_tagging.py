@@ -1,0 +1,333 @@
+"""The tagging command: every post in, every post out, in order, whatever happens in between."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from modeling_umgf import tagging
+from modeling_umgf.post_files import PostFileError
+from modeling_umgf.tagging import TaggingError, main, tag_file
+
+POSTS = [
+    {"id": "a", "text": "Anna meets Bob", "image": None},
+    {"id": "b", "text": "", "image": None},
+    {"id": "c", "text": "Übung in Rome 👩‍👩‍👧 \u2028 x\u00a0y", "image": None},
+    {"id": "d", "text": "lower case", "image": None},
+    {"id": "e", "text": "FAIL this one", "image": None},
+]
+
+
+def load_capital_tagger(model, batch_size, aggregation_strategy, trust_remote_code, num_proc, device) -> tagging.Tagger:
+    """A stand-in for the pipeline: capitalised words are PER; a word of the post can make it slow, fail or die."""
+    if not Path(model).exists():
+        raise TaggingError(f"cannot load the model {model}: no such folder")
+
+    def tag_one(post):
+        text = post.get("text") if post.get("text") is not None else " ".join(post["words"])
+        time.sleep(0.005 * ("SLOW" in text))
+        if "DIE" in text:
+            os._exit(1)
+        if "FAIL" in text:
+            return {"error": "no good"}
+        rows, start = [], 0
+        for index, word in enumerate(text.split()):
+            start = text.index(word, start)
+            place = {"word": word, "start": start, "end": start + len(word)}
+            label = "B-PER" if word[0].isupper() else "O"
+            if aggregation_strategy == "none":
+                rows.append({"entity": label, "score": 0.5, "index": index, **place})
+            elif label != "O":
+                rows.append({"entity_group": "PER", "score": 0.5, **place, "objects": []})
+            start += len(word)
+        return rows
+
+    return lambda posts: [tag_one(post) for post in posts]
+
+
+@pytest.fixture(autouse=True)
+def no_model(request, monkeypatch):
+    if "real_model" not in request.keywords:
+        monkeypatch.setattr(tagging, "load_tagger", load_capital_tagger)
+
+
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """Processes that need not import everything anew; the stopped commands test those of the command itself."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(tagging.multiprocessing, "get_context", lambda method: fork)
+
+
+def write_jsonl(path: Path, posts: list) -> Path:
+    path.write_text("".join(json.dumps(post, ensure_ascii=False) + "\n" for post in posts), encoding="utf-8")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def test_every_post_becomes_one_record_in_order(tmp_path):
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    summary = tag_file(posts, tmp_path / "out.jsonl", tmp_path, batch_size=1)
+    records = read_jsonl(tmp_path / "out.jsonl")
+    assert [record["id"] for record in records] == ["a", "b", "c", "d", "e"]
+    assert [entity["word"] for entity in records[0]["entities"]] == ["Anna", "Bob"]
+    assert records[2]["text"] == POSTS[2]["text"]
+    assert records[4] == {"id": "e", "error": "no good"}
+    assert (summary.posts, summary.entities, summary.errors) == (5, 4, 1)
+
+
+def test_the_three_input_formats_give_the_same_records(tmp_path):
+    write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    with open(tmp_path / "posts.csv", "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "text", "image"])
+        writer.writeheader()
+        writer.writerows(POSTS)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(POSTS), tmp_path / "posts.parquet")
+    outputs = []
+    for name in ("posts.jsonl", "posts.csv", "posts.parquet"):
+        tag_file(tmp_path / name, tmp_path / f"{name}.out.jsonl", tmp_path)
+        outputs.append(read_jsonl(tmp_path / f"{name}.out.jsonl"))
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(outputs[0]) == 5
+
+
+def test_bad_lines_become_error_records_at_their_place(tmp_path):
+    good = json.dumps({"text": "Anna"}).encode()
+    bad = [b'{"text": ', b'"just a string"', b"[1]", b'{"text": "\xff"}', b"[" * 100_000, b"null"]
+    lines = b"\n".join(
+        [b"\xef\xbb\xbf" + good, *bad, b"", b"   ", good]
+    )  # blank lines are no posts; no last line break
+    (tmp_path / "posts.jsonl").write_bytes(lines)
+    summary = tag_file(tmp_path / "posts.jsonl", tmp_path / "out.jsonl", tmp_path)
+    records = read_jsonl(tmp_path / "out.jsonl")
+    assert ["error" in record for record in records] == [False, *[True] * len(bad), False]
+    assert [record["id"] for record in records] == list(range(1, len(bad) + 3))
+    assert summary.errors == len(bad)
+    assert "not UTF-8" in records[4]["error"]
+
+
+def test_bad_csv_rows_become_error_records(tmp_path):
+    (tmp_path / "posts.csv").write_bytes(
+        b'id,text\n1,Anna\n2,a,b\n3\n4,"two\nlines, Bob"\n5,\xff\n6,' + b"x" * 200_000 + b"\n7,Eve\n"
+    )
+    tag_file(tmp_path / "posts.csv", tmp_path / "out.jsonl", tmp_path)
+    records = read_jsonl(tmp_path / "out.jsonl")
+    assert ["error" in record for record in records] == [False, True, True, False, True, True, False]
+    assert records[3]["text"] == "two\nlines, Bob" and records[6]["id"] == "7"
+
+
+def test_half_a_character_does_not_stop_the_run(tmp_path):
+    (tmp_path / "posts.jsonl").write_text('{"id": "\\ud83d", "text": "Anna \\ud83d"}\n{"text": "Bob"}\n')
+    tag_file(tmp_path / "posts.jsonl", tmp_path / "out.jsonl", tmp_path)
+    assert [record["id"] for record in read_jsonl(tmp_path / "out.jsonl")] == ["\ud83d", 2]
+    assert tag_file(tmp_path / "posts.jsonl", tmp_path / "out.jsonl", tmp_path).already_done == 2
+
+
+def test_picture_names_start_from_the_folder(tmp_path, monkeypatch):
+    seen = []
+
+    def load(*settings):
+        return lambda posts: [seen.append(post["image"]) or [] for post in posts]
+
+    monkeypatch.setattr(tagging, "load_tagger", load)
+    images = ["1.jpg", "https://example.org/1.jpg", "/elsewhere/1.jpg", "", None, {"bytes": None, "path": "2.jpg"}]
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "x", "image": image} for image in images])
+    tag_file(posts, tmp_path / "out.jsonl", tmp_path, images=tmp_path)
+    folder = str(tmp_path)
+    assert seen == [f"{folder}/1.jpg", images[1], images[2], None, None, f"{folder}/2.jpg"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".conll"])
+def test_an_output_cut_anywhere_is_continued_to_the_same_bytes(tmp_path, suffix):
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    output = tmp_path / f"out{suffix}"
+    tag_file(posts, output, tmp_path)
+    whole = output.read_bytes()
+    separator = {".jsonl": b"\n", ".conll": b"\n\n"}[suffix]
+    for size in range(len(whole) + 1):
+        output.write_bytes(whole[:size])
+        summary = tag_file(posts, output, tmp_path)
+        assert output.read_bytes() == whole
+        assert summary.already_done == whole[:size].count(separator)
+        assert summary.already_done + summary.posts == len(POSTS)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".conll"])
+def test_an_output_of_other_posts_is_refused_and_kept(tmp_path, suffix):
+    posts, output = write_jsonl(tmp_path / "posts.jsonl", POSTS), tmp_path / f"out{suffix}"
+    tag_file(posts, output, tmp_path)
+    before = output.read_bytes()
+    for other in (POSTS[1:], POSTS[:3]):
+        write_jsonl(posts, other)
+        with pytest.raises(PostFileError, match="record [14] does not belong to the input.*--overwrite"):
+            tag_file(posts, output, tmp_path)
+    assert output.read_bytes() == before
+    tag_file(posts, output, tmp_path, overwrite=True)
+    assert len(output.read_bytes()) < len(before)
+
+
+def test_a_changed_text_is_noticed(tmp_path):
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "Anna"}, {"text": "Bob"}])
+    tag_file(posts, tmp_path / "out.jsonl", tmp_path)
+    write_jsonl(posts, [{"text": "Anna"}, {"text": "Rob"}])
+    with pytest.raises(PostFileError, match="record 2"):
+        tag_file(posts, tmp_path / "out.jsonl", tmp_path)
+
+
+def test_another_model_does_not_continue_the_output(tmp_path):
+    posts, other = write_jsonl(tmp_path / "posts.jsonl", POSTS), tmp_path / "other"
+    other.mkdir()
+    tag_file(posts, tmp_path / "out.jsonl", tmp_path)
+    with pytest.raises(TaggingError, match="was begun with model .*--overwrite"):
+        tag_file(posts, tmp_path / "out.jsonl", other)
+    assert tag_file(posts, tmp_path / "out.jsonl", other, overwrite=True).posts == len(POSTS)
+
+
+def test_appended_posts_are_tagged_by_the_next_run(tmp_path):
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    tag_file(posts, tmp_path / "out.jsonl", tmp_path)
+    write_jsonl(posts, [*POSTS, {"id": "f", "text": "Eve"}])
+    assert tag_file(posts, tmp_path / "out.jsonl", tmp_path).posts == 1
+    assert read_jsonl(tmp_path / "out.jsonl")[-1]["entities"][0]["word"] == "Eve"
+
+
+def test_conll_output_has_a_block_for_every_post(tmp_path):
+    posts = write_jsonl(tmp_path / "posts.jsonl", [*POSTS[:2], {"text": "#tag FAIL"}, {"words": ["tab\tinside", "x"]}])
+    summary = tag_file(posts, tmp_path / "out.conll", tmp_path)
+    assert (tmp_path / "out.conll").read_text() == (
+        "IMGID:a\nAnna\tB-PER\nmeets\tO\nBob\tB-PER\n\nIMGID:b\n\nIMGID:3\n\nIMGID:4\ntab\tO\ninside\tO\nx\tO\n\n"
+    )
+    assert (summary.entities, summary.errors) == (2, 1)
+
+
+def test_several_processes_keep_the_order(tmp_path, quick_processes):
+    texts = [f"{'SLOW ' * (i % 7 == 0)}Anna{i}" for i in range(40)]
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": text} for text in texts])
+    tag_file(posts, tmp_path / "one.jsonl", tmp_path, batch_size=1)
+    tag_file(posts, tmp_path / "two.jsonl", tmp_path, batch_size=1, num_proc=2)
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert [record["text"] for record in read_jsonl(tmp_path / "two.jsonl")] == texts
+
+
+def test_a_dead_worker_is_reported_and_its_work_can_be_repeated(tmp_path, quick_processes):
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "Anna"}] * 12 + [{"text": "DIE"}])
+    with pytest.raises(TaggingError, match="worker process died"):
+        tag_file(posts, tmp_path / "out.jsonl", tmp_path, batch_size=1, num_proc=2)
+    finished = len(read_jsonl(tmp_path / "out.jsonl"))
+    assert finished == 12
+    write_jsonl(posts, [{"text": "Anna"}] * 13)
+    assert tag_file(posts, tmp_path / "out.jsonl", tmp_path).posts == 1
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    peaks = []
+    for count in (1_000, 10_000):
+        posts = write_jsonl(tmp_path / f"{count}.jsonl", [{"text": f"Anna {i} " + "x" * 100} for i in range(count)])
+        tracemalloc.start()
+        tag_file(posts, tmp_path / f"{count}.out.jsonl", tmp_path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 200_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_file": "missing.jsonl"}, "no such file"),
+        ({"input_file": "posts.xml"}, "cannot read .xml files"),
+        ({"input_file": "other.csv"}, "no column 'text' among id, tweet; name it with --text_column"),
+        ({"input_file": "broken.parquet"}, "not a Parquet file"),
+        ({"output_file": "out.txt"}, "must end in .jsonl or .conll"),
+        ({"output_file": "posts.jsonl"}, "is the input"),
+        ({"model": "nowhere"}, "cannot load the model nowhere"),
+        ({"images": "nowhere"}, "no such folder of pictures"),
+        ({"batch_size": 0}, "must be at least 1"),
+        ({"model": "nowhere", "num_proc": 2}, "cannot load the model nowhere"),
+        ({"output_file": "posts.jsonl/out.jsonl"}, "posts.jsonl"),
+    ],
+)
+def test_what_cannot_work_is_one_line_on_stderr_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, quick_processes, change, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    (tmp_path / "posts.xml").write_text("<posts/>")
+    (tmp_path / "other.csv").write_text("id,tweet\n1,Anna\n")
+    (tmp_path / "broken.parquet").write_text("text")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    options = {"input_file": "posts.jsonl", "output_file": "out.jsonl", "model": "."} | change
+    arguments = ["tag", options.pop("input_file"), "--output", options.pop("output_file")]
+    assert main(arguments + [f"--{name}={value}" for name, value in options.items()]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_model_that_cannot_be_loaded_does_not_cost_the_old_output(tmp_path):
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    tag_file(posts, tmp_path / "out.jsonl", tmp_path)
+    before = (tmp_path / "out.jsonl").read_bytes()
+    with pytest.raises(TaggingError):
+        tag_file(posts, tmp_path / "out.jsonl", tmp_path / "nowhere", overwrite=True)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_an_empty_file_gives_an_empty_output_without_a_model(tmp_path):
+    (tmp_path / "posts.jsonl").write_text("")
+    assert tag_file(tmp_path / "posts.jsonl", tmp_path / "out.jsonl", tmp_path / "nowhere").posts == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def start_command(tmp_path: Path) -> subprocess.Popen:
+    """Run the command on slow posts in a process group of its own; returns when a part of them is tagged."""
+    code = (
+        "import sys, test_tagging, modeling_umgf.tagging as tagging\n"
+        "if __name__ == '__main__':\n"
+        "    tagging.load_tagger = test_tagging.load_capital_tagger\n"
+        "    sys.exit(tagging.main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "command.py").write_text(code)
+    arguments = ["tag", "posts.jsonl", "--model=.", "--output=out.jsonl", "--batch_size=1", "--num_proc=2"]
+    command = subprocess.Popen(
+        [sys.executable, "command.py", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parent, Path(__file__).parents[1]]))},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    output, deadline = tmp_path / "out.jsonl", time.monotonic() + 120
+    while not output.exists() or output.stat().st_size < 2000:
+        assert command.poll() is None and time.monotonic() < deadline, command.stderr.read()
+        time.sleep(0.01)
+    return command
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_command_loses_and_repeats_nothing(tmp_path, stop):
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"id": i, "text": f"SLOW Anna{i}"} for i in range(600)])
+    command = start_command(tmp_path)
+    if stop == signal.SIGINT:
+        os.killpg(command.pid, stop)  # as a terminal does
+        error = command.communicate(timeout=60)[1]
+        assert command.returncode == 130
+        assert "Stopped; all finished posts are saved" in error and "Traceback" not in error
+    else:
+        command.kill()
+        command.communicate(timeout=60)  # returns when the workers, who share its stderr, have ended too
+    summary = tag_file(posts, tmp_path / "out.jsonl", ".")
+    assert 0 < summary.already_done < 600 and summary.already_done + summary.posts == 600
+    names = [record["entities"][1]["word"] for record in read_jsonl(tmp_path / "out.jsonl")]
+    assert names == [f"Anna{i}" for i in range(600)]
