@@ -10,11 +10,13 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_umgf import UmgfConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_umgf import UmgfImageProcessor
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
+from .pipeline_multimodal_ner import MultimodalNerPipeline
 from .processing_umgf import UmgfProcessor
 
 __version__ = "0.1.0"
@@ -36,9 +38,13 @@ def _register(config, base, head, processor):
 
 
 _register(UmgfConfig, UmgfModel, UmgfForTokenClassification, UmgfProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
+)
 
 __all__ = [
     "MultimodalNerCollator",
+    "MultimodalNerPipeline",
     "UmgfConfig",
     "UmgfForTokenClassification",
     "UmgfImageProcessor",

@@ -42,6 +42,8 @@ class MultimodalNerConfig(PreTrainedConfig):
     freeze_bn: bool = True
 
     def __post_init__(self, **kwargs):
+        if type(self).__module__.split(".")[0] != "transformers_modules":
+            kwargs.pop("custom_pipelines", None)  # this package registers the pipeline: its copy need not be trusted
         super().__post_init__(**kwargs)
         if self.object_feature_size is None:
             self.object_feature_size = feature_size(self.vision_config) if self.vision_config is not None else 2048

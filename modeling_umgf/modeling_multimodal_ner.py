@@ -191,6 +191,16 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
 class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
     """A base model with an emission layer and a CRF on its word states (eq. 9-11 of the UMGF paper)."""
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        """Save as every transformers model, with the code of the pipeline "multimodal-ner" for `trust_remote_code`."""
+        from .pipeline_multimodal_ner import MultimodalNerPipeline as pipeline  # this line is why its code is copied
+
+        implementation = f"{pipeline.__module__.split('.')[-1]}.{pipeline.__name__}"
+        self.config.custom_pipelines = {
+            "multimodal-ner": {"impl": implementation, "pt": ["AutoModelForTokenClassification"]}
+        }
+        super().save_pretrained(save_directory, **kwargs)
+
     def add_tagging_head(self, width: int) -> None:
         """Build the emission layer and the CRF for word states of this width."""
         self.classifier = nn.Linear(width, self.config.num_labels)  # W_t, b_t
