@@ -39,7 +39,9 @@ class Detection(NamedTuple):
 class Grounder:
     """Find the objects of tweets with any zero-shot object detector of transformers.
 
-    Each picture is asked for the noun phrases of its tweet and for `GENERAL_QUERIES`, all in one forward pass.
+    Each picture is asked for the noun phrases of its tweet and for `GENERAL_QUERIES`, all in one forward pass. Grounding
+    DINO normalises over the padding of a batch, so that its scores depend a little on the other pictures of the batch;
+    batch_size=1 avoids that.
 
     Args:
         model: the detector.
@@ -92,10 +94,8 @@ class Grounder:
             dtype: default bfloat16 on a GPU, float32 elsewhere.
             settings: the other arguments of `Grounder`.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(detector, dtype=dtype)
-        return cls(model.to(device), AutoProcessor.from_pretrained(detector), **settings)
+        model = load_for_inference(AutoModelForZeroShotObjectDetection, detector, device, dtype)
+        return cls(model, AutoProcessor.from_pretrained(detector), **settings)
 
     def __call__(
         self,
@@ -242,6 +242,21 @@ class Grounder:
         query = stops.cumsum(1).masked_fill(stops | torch.isin(ids, special.to(ids.device)), -1)  # [B, n]
         belongs = query[:, None, :, None] == torch.arange(num_queries, device=ids.device)  # [B, 1, n, queries]
         return (scores[:, :, : ids.shape[1], None] * belongs).amax(2).cpu()
+
+
+def load_for_inference(
+    model_class: Any, name: str, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """Load a model in evaluation mode: on the GPU in bfloat16 where there is one, else on the CPU in float32.
+
+    Args:
+        model_class: a class with `from_pretrained`.
+        name: id or folder.
+        device, dtype: instead of these defaults.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    return model_class.from_pretrained(name, dtype=dtype).to(device).eval()
 
 
 def query_text(words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Every zero-shot detector class of transformers, tiny and with random weights, saved as a folder that loads offline."""
+"""Every zero-shot detector class of transformers, tiny and random, saved as a folder that loads offline."""
 
 import string
 from pathlib import Path
@@ -73,7 +73,7 @@ def grounding_dino(config_class, model_class):
         **{"num_queries": 30, "encoder_layers": 1, "decoder_layers": 2, "d_model": 32, "max_text_len": 64},
         **{"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
     )
-    images = GroundingDinoImageProcessor(size={"shortest_edge": 48, "longest_edge": 96})
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 192})
     return model_class(config), GroundingDinoProcessor(images, tokenizer)
 
 
@@ -87,7 +87,9 @@ def owl(config_class, model_class, image_processor_class, processor_class):
         projection_dim=32,
     )
     images = image_processor_class(size={"height": 64, "width": 64})
-    return model_class(config), processor_class(images, tokenizer)
+    model = model_class(config)
+    torch.nn.init.zeros_(model.box_head.dense2.weight)  # boxes around the patches, where random ones are empty
+    return model, processor_class(images, tokenizer)
 
 
 def omdet_turbo():
@@ -97,7 +99,13 @@ def omdet_turbo():
     text = {"model_type": "clip_text_model", "hidden_size": 16, "projection_dim": 16, "num_hidden_layers": 1}
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = OmDetTurboConfig(
-        text_config={**text, **special, "vocab_size": len(tokenizer), "intermediate_size": 16, "num_attention_heads": 2},
+        text_config={
+            **text,
+            **special,
+            "vocab_size": len(tokenizer),
+            "intermediate_size": 16,
+            "num_attention_heads": 2,
+        },
         backbone_config=swin(),
         **{"text_projection_in_dim": 16, "text_projection_out_dim": 16, "class_embed_dim": 16, "num_queries": 20},
         **{"task_encoder_hidden_dim": 16, "encoder_hidden_dim": 32, "encoder_in_channels": [16, 32, 64]},

@@ -1,0 +1,178 @@
+"""What else can be said about a picture: object labels, a caption, features. Each is one class with one method.
+
+Text embeddings are those of `SentenceEncoder`, which the relation index uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForObjectDetection,
+    AutoProcessor,
+    PreTrainedModel,
+)
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .grounding import load_for_inference
+from .image_processing_umgf import UmgfImageProcessor
+from .modeling_multimodal_ner import feature_map
+from .pictures import open_picture
+
+
+class ObjectLabeler:
+    """Name the objects of pictures with any closed-set object detector of transformers (DETR, RT-DETR, YOLOS, …).
+
+    Args:
+        model: the detector.
+        image_processor: its image processor.
+        min_score: objects with a lower score are left out.
+    """
+
+    def __init__(self, model: PreTrainedModel, image_processor: BaseImageProcessor, min_score: float = 0.5):
+        self.model = model.eval()
+        self.image_processor = image_processor
+        self.min_score = min_score
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        detector: str | os.PathLike = "facebook/detr-resnet-50",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **settings: Any,
+    ) -> ObjectLabeler:
+        """Load a detector by its id or folder; see `load_for_inference` for device and dtype."""
+        model = load_for_inference(AutoModelForObjectDetection, detector, device, dtype)
+        return cls(model, AutoImageProcessor.from_pretrained(detector), **settings)
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Any]) -> list[list[str]]:
+        """Name the objects of several pictures.
+
+        Args:
+            pictures: anything that `open_picture` takes.
+
+        Returns:
+            For each picture the distinct labels, the best score first.
+        """
+        pictures = [open_picture(picture) for picture in pictures]
+        inputs = self.image_processor(images=pictures, return_tensors="pt").to(self.model.device, self.model.dtype)
+        outputs = self.model(**inputs)
+        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
+        sizes = [(picture.height, picture.width) for picture in pictures]
+        found = self.image_processor.post_process_object_detection(outputs, self.min_score, sizes)
+        names = self.model.config.id2label
+        return [
+            list(
+                dict.fromkeys(
+                    names[own["labels"][i].item()] for i in own["scores"].argsort(descending=True, stable=True)
+                )
+            )
+            for own in found
+        ]
+
+
+class Captioner:
+    """Describe pictures in words with any image-to-text model of transformers (BLIP, GIT, LLaVA, …).
+
+    Args:
+        model: the model.
+        processor: its processor.
+        prompt: text before the caption. Default: "Describe this picture in one sentence." for a chat model, else none.
+        max_new_tokens: length of a caption at most.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: Any, prompt: str | None = None, max_new_tokens: int = 30):
+        self.model = model.eval()
+        self.processor = processor
+        if prompt is None and getattr(processor, "chat_template", None):
+            prompt = "Describe this picture in one sentence."
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        captioner: str | os.PathLike = "Salesforce/blip-image-captioning-base",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **settings: Any,
+    ) -> Captioner:
+        """Load a model by its id or folder; see `load_for_inference` for device and dtype."""
+        model = load_for_inference(AutoModelForImageTextToText, captioner, device, dtype)
+        return cls(model, AutoProcessor.from_pretrained(captioner), **settings)
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Any]) -> list[str]:
+        """Describe several pictures, greedily.
+
+        Args:
+            pictures: anything that `open_picture` takes.
+
+        Returns:
+            One caption a picture, without the prompt.
+        """
+        pictures = [open_picture(picture) for picture in pictures]
+        inputs = {"images": pictures, "return_tensors": "pt"}
+        if self.prompt is not None:
+            inputs |= {"text": [self._text()] * len(pictures), "padding": True}
+        inputs = self.processor(**inputs).to(self.model.device, self.model.dtype)
+        pieces = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
+        prompt = inputs.get("input_ids")
+        if prompt is not None and pieces[:, : prompt.shape[1]].equal(prompt):
+            pieces = pieces[:, prompt.shape[1] :]
+        return [text.strip() for text in self.processor.batch_decode(pieces, skip_special_tokens=True)]
+
+    def _text(self) -> str:
+        if not getattr(self.processor, "chat_template", None):
+            return self.prompt
+        question = [{"type": "image"}, {"type": "text", "text": self.prompt}]
+        return self.processor.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+
+
+class PictureFeatures:
+    """Features of pictures, or of crops, from any image encoder of transformers or timm.
+
+    They are what the models compute from the same pictures themselves, so that a frozen encoder can be run once.
+
+    Args:
+        model: the encoder.
+        image_processor: resizes and normalises the pictures for it.
+    """
+
+    def __init__(self, model: PreTrainedModel, image_processor: UmgfImageProcessor):
+        self.model = model.eval()
+        self.image_processor = image_processor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        encoder: str | os.PathLike = "microsoft/resnet-152",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> PictureFeatures:
+        """Load an encoder by its id or folder; see `load_for_inference` for device and dtype."""
+        model = load_for_inference(AutoModel, encoder, device, dtype)
+        return cls(model, UmgfImageProcessor.from_vision_model(encoder))
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        """Compute the features of the cells of several pictures.
+
+        Args:
+            pictures: RGB pictures.
+
+        Returns:
+            [N, r, F] float32: r cells row by row, 49 of them for a ResNet and 224 x 224 pixels. Their mean over the
+            cells is the pooled feature of a picture or crop.
+        """
+        pixels = self.image_processor(list(pictures), return_tensors="pt")["pixel_values"]  # [N, 3, H, W]
+        return feature_map(self.model, pixels.to(self.model.device, self.model.dtype)).float().cpu()
