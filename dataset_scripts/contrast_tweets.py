@@ -131,7 +131,7 @@ def _mentions(names: list[list[str]], tweets: int, rng: np.random.Generator) -> 
 def _tweet(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> dict:
     """One row: words with the names in random order, and a picture with the objects in random places."""
     mentions = [mentions[i] for i in rng.permutation(len(mentions))]
-    has_picture = bool(mentions) and rng.random() > 0.065
+    has_picture = bool(mentions) and rng.random() > 0.12
     if not mentions:
         template = rng.choice(NAMELESS)
     elif has_picture:

@@ -1,7 +1,7 @@
 """What a split holds, in numbers."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from datasets import Dataset
 
@@ -21,7 +21,8 @@ class SplitCounts:
     orphan_kinds: Counter = field(default_factory=Counter)  # by what comes before: O->I, B-x->I-y, I-x->I-y
 
     def as_dict(self) -> dict:
-        return asdict(self)
+        """Plain numbers, for JSON."""
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
 
 
 def tag_names(dataset: Dataset) -> list[list[str]]:

@@ -75,3 +75,23 @@ def _neighbors(scores: list[str], images: list[str], path: str | Path, line: int
         if score:
             neighbors.append({"id": _picture_id([image], path, line + 1), "score": score})
     return neighbors
+
+
+def read_caption_file(path: str | Path) -> dict[str, str]:
+    """Read lines `<id>.jpg :caption`, as the BLIP-2 captions of the PGIM authors; returns the captions by id.
+
+    Raises:
+        BadInput: A line has another form, or an id comes twice; names the line.
+    """
+    captions = {}
+    for number, line in numbered_lines(path):
+        if not line:
+            continue
+        image, separator, caption = line.partition(" :")
+        if not separator:
+            raise BadInput(f"{path}:{number}: expected '<id>.jpg :caption', found {line[:60]!r}")
+        name = _picture_id([image], path, number)
+        if name in captions:
+            raise BadInput(f"{path}:{number}: a second caption of {name}")
+        captions[name] = caption.strip()
+    return captions

@@ -1,0 +1,70 @@
+"""Which pictures of a dataset can be used."""
+
+import logging
+import os
+from collections import Counter
+
+from datasets import Dataset, Image
+from tqdm import tqdm
+
+from modeling_umgf.pictures import UnreadablePicture, is_blank, open_picture
+
+logger = logging.getLogger(__name__)
+
+PICTURE_OUTCOMES = ("found", "missing", "unreadable", "blank", "none given")
+
+
+def look_at(cell: dict | None) -> tuple[str, str]:
+    """Which of `PICTURE_OUTCOMES` an undecoded cell of an Image column has, and why."""
+    if cell is None:
+        return "none given", ""
+    if cell["bytes"] is None and not os.path.exists(cell["path"]):
+        return "missing", f"no file {cell['path']}"
+    try:
+        picture = open_picture(cell)
+    except UnreadablePicture as error:
+        return "unreadable", str(error)
+    return ("blank", "one colour only") if is_blank(picture) else ("found", "")
+
+
+def check_pictures(split: Dataset, name: str) -> tuple[Dataset, Counter]:
+    """Open every picture once; those that are missing, unreadable or blank (one colour) become None.
+
+    Args:
+        split: A dataset with the columns `id` and `image`.
+        name: Its name in the log.
+
+    Returns:
+        The dataset, and how many pictures have which of `PICTURE_OUTCOMES`.
+    """
+    undecoded = split.cast_column("image", Image(decode=False))
+    unusable, counts, reasons = set(), Counter(), []
+    cells = tqdm(undecoded.select_columns(["id", "image"]), desc=f"looking at the pictures of {name}", disable=None)
+    for index, row in enumerate(cells):
+        outcome, reason = look_at(row["image"])
+        counts[outcome] += 1
+        if outcome not in ("found", "none given"):
+            unusable.add(index)
+            reasons.append(f"tweet {row['id']}, {outcome}: {reason}")
+    logger.info("%s: pictures of %d tweets: %s", name, len(split), describe(counts))
+    for reason in reasons[:5]:
+        logger.info("  %s", reason)
+    if len(reasons) > 5:
+        logger.info("  and %d more", len(reasons) - 5)
+    if counts["missing"] and not counts["found"]:
+        logger.warning("%s: not one picture was found; the files must be named by the ids, such as <id>.jpg", name)
+    if unusable:
+        undecoded = undecoded.map(
+            lambda cell, index: {"image": None if index in unusable else cell},
+            with_indices=True,
+            input_columns="image",
+            features=undecoded.features,
+            desc=f"leaving out pictures of {name}",
+        )
+        split = undecoded.cast_column("image", Image())
+    return split, counts
+
+
+def describe(counts: Counter) -> str:
+    """Counts of `PICTURE_OUTCOMES` in words."""
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in PICTURE_OUTCOMES)

@@ -1,0 +1,313 @@
+"""Tweets in files are read exactly, or refused with the line that is wrong."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from dataset_scripts.counts import count_split
+from dataset_scripts.readers import read_conll, read_jsonl
+from dataset_scripts.splits import load_splits, read_tweets
+from dataset_scripts.text_files import BadInput
+from modeling_umgf.labels import entity_spans
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+needs_twitter = pytest.mark.skipif(not DATA.is_dir(), reason="the Twitter data are not here")
+
+UMT = "IMGID:1\nRT\tO\n@ann\tB-PER\n\nIMGID:O_2\nParis\tB-LOC\nHilton\tI-LOC\nfilm\tI-OTHER"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(content, name="tweets.txt"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+def jsonl(*records):
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+# ------------------------------------------------------------------------------------------------------------- CoNLL
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n\n\n"])
+def test_last_tweet_is_kept_whatever_the_end_of_the_file(write, end):
+    assert [row["id"] for row in read_conll(write(UMT + end), umt=True)] == ["1", "O_2"]
+
+
+def test_a_new_id_ends_a_tweet_without_a_blank_line(write):
+    rows = read_conll(write(UMT.replace("\n\n", "\n")), umt=True)
+    assert [row["tokens"] for row in rows] == [["RT", "@ann"], ["Paris", "Hilton", "film"]]
+
+
+@pytest.mark.parametrize("word", ["\u00a0", "\u2028", "\x0b", "\x85", "\ufe0f", "\u200b", " ", "a b", "", "IMGID:3"])
+def test_every_word_is_kept_as_it_is(write, word):
+    (row,) = read_conll(write(f"IMGID:1\n{word}\tO\nend\tB-PER\n"), umt=True)
+    assert row["tokens"] == [word, "end"]
+
+
+def test_other_is_misc_in_umt_files_and_stays_in_own_files(write):
+    assert read_conll(write(UMT), umt=True)[1]["tags"] == ["B-LOC", "I-LOC", "I-MISC"]
+    assert read_conll(write(UMT), umt=False)[1]["tags"] == ["B-LOC", "I-LOC", "I-OTHER"]
+
+
+def test_other_and_misc_are_never_merged(write):
+    both = write("IMGID:1\na\tB-OTHER\nb\tB-MISC\n")
+    with pytest.raises(BadInput, match="both OTHER and MISC.*format conll"):
+        read_conll(both, umt=True)
+    assert read_tweets(both, "conll")[0]["tags"] == ["B-OTHER", "B-MISC"]
+
+
+def test_files_without_ids_get_running_ids(write):
+    rows = read_conll(write("Oslo\tB-CITY\n\n\nx\tO\n", "train.conll"))
+    assert [(row["id"], row["tags"]) for row in rows] == [("train-0", ["B-CITY"]), ("train-1", ["O"])]
+
+
+def test_orphans_stay_unless_repair_is_asked_for(write, caplog):
+    text = "a\tI-PER\nb\tI-PER\nc\tB-LOC\nd\tI-ORG\ne\tO\nf\tI-LOC\n"
+    kept = ["I-PER", "I-PER", "B-LOC", "I-ORG", "O", "I-LOC"]
+    assert read_conll(write(text))[0]["tags"] == kept
+    with caplog.at_level(logging.INFO):
+        repaired = read_conll(write(text), bio_repair=True)[0]["tags"]
+    assert repaired == ["B-PER", "I-PER", "B-LOC", "B-ORG", "O", "B-LOC"]
+    assert entity_spans(kept) == entity_spans(repaired, strict=True)
+    assert "3 I- tags" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("IMGID:1\na\tO\nb O\n", 3, "expected word<TAB>tag, found 1 columns"),
+        ("IMGID:1\na\tO\tx\n", 2, "found 3 columns"),
+        ("IMGID:1\na\tPER\n", 2, "unknown tag 'PER'"),
+        ("IMGID:1\na\tO\nb\tX-PER\n", 3, "unknown tag 'X-PER'"),
+        ("IMGID:1\na\tB-\n", 2, "unknown tag 'B-'"),
+        ("IMGID:1\na\tB-PER \n", 2, "unknown tag 'B-PER '"),
+        ("IMGID:1\na\t\n", 2, "unknown tag ''"),
+        ("IMGID:1\na\tO\n\nIMGID:1\nb\tO\n", 4, "the id 1 was used before, at .*tweets.txt:1"),
+        ("IMGID:1\n\nIMGID:2\nb\tO\n", 1, "tweet 1 has no words"),
+        ("IMGID:1\na\tO\n\nIMGID:2\n", 4, "tweet 2 has no words"),
+        ("IMGID:\na\tO\n", 1, "without an id"),
+        ("IMGID:1\na\tO\n\nb\tO\n", 4, "no IMGID"),
+        ("a\tO\n\nIMGID:1\nb\tO\n", 3, "the tweets before have none"),
+        ("IMGID:1\na\tO\r\n", 2, "Windows line end"),
+        (b"IMGID:1\nok\tO\n\xff\tO\n", 3, "not UTF-8"),
+        ("IMGID:1\na\tB-GPE\n", 2, "unknown label B-GPE; the types are PER, LOC"),
+    ],
+)
+def test_malformed_conll_names_file_and_line(write, text, line, message):
+    with pytest.raises(BadInput, match=rf"^{write(text)}:{line}: .*{message}") as error:
+        read_conll(write(text), types=["PER", "LOC"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "  \n"])
+def test_empty_files_are_refused(write, text):
+    with pytest.raises(BadInput, match="tweets.txt: the file is empty"):
+        read_conll(write(text))
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(BadInput, match="absent.txt: can't be read"):
+        read_tweets(tmp_path / "absent.txt")
+    with pytest.raises(BadInput, match="can't be read"):
+        read_conll(tmp_path)
+
+
+def test_umt_needs_an_id_before_every_tweet(write):
+    with pytest.raises(BadInput, match=":1: this tweet has no IMGID"):
+        read_conll(write("a\tO\n"), umt=True)
+
+
+def test_byte_order_mark_is_no_part_of_the_first_word(write):
+    assert read_conll(write(b"\xef\xbb\xbfa\tO\n"))[0]["tokens"] == ["a"]
+
+
+# -------------------------------------------------------------------------------------------------------- JSON lines
+
+
+def test_words_and_tags(write):
+    path = write(
+        jsonl(
+            {"id": 7, "tokens": ["Oslo", "\u00a0"], "tags": ["B-LOC", "O"], "image": "a.png", "caption": "a city"},
+            {"words": ["x"], "labels": ["O"]},
+        )
+    )
+    assert read_jsonl(path) == [
+        {"id": "7", "tokens": ["Oslo", "\u00a0"], "tags": ["B-LOC", "O"], "image": "a.png", "caption": "a city"},
+        {"id": "tweets-1", "tokens": ["x"], "tags": ["O"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [{"start": 0, "end": 8, "label": "LOC"}, {"start": 12, "end": 15, "type": "PER"}],
+        [[12, 15, "PER"], [0, 8, "LOC"]],
+    ],
+)
+def test_character_spans_become_word_tags(write, spans):
+    (row,) = read_jsonl(write(jsonl({"text": "New York 😀  Ann!", "spans": spans})))
+    assert row["tokens"] == ["New", "York", "😀", "Ann", "!"]
+    assert row["tags"] == ["B-LOC", "I-LOC", "O", "B-PER", "O"]
+
+
+def test_spans_count_characters_not_bytes(write):
+    (row,) = read_jsonl(write(jsonl({"text": "👩🏽‍🚀 Zoë", "spans": [[5, 8, "PER"]]})))
+    assert row["tags"][-1] == "B-PER" and row["tokens"][-1] == "Zoë"
+
+
+def test_a_span_that_cuts_a_word_is_widened_and_counted(write, caplog):
+    (row,) = read_jsonl(write(jsonl({"text": "in Parisian cafés", "spans": [[3, 8, "LOC"]]})))
+    assert row["tags"] == ["O", "B-LOC", "O"]
+    assert "1 spans cut a word and were widened" in caplog.text and "tweets.txt:1" in caplog.text
+
+
+def test_left_out_fields_are_counted(write, caplog):
+    read_jsonl(write(jsonl(*({"tokens": ["a"], "tags": ["O"], "lang": "en"} for _ in range(3)))))
+    assert "left out the fields lang (3 tweets)" in caplog.text
+
+
+OBJECT = {"box": [0, 1, 5, 9], "phrase": {"start": 0, "end": 1}}
+
+
+def test_objects_are_kept_and_filled_up(write):
+    (row,) = read_jsonl(write(jsonl({"tokens": ["a"], "tags": ["O"], "objects": [OBJECT, {"box": [0, 0, 1, 1]}]})))
+    assert row["objects"] == [
+        {**OBJECT, "score": None, "query": None},
+        {"box": [0, 0, 1, 1], "score": None, "query": None, "phrase": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "2 words but 1 tags"),
+        ({"tokens": ["a"], "tags": ["PER"]}, "unknown tag 'PER'"),
+        ({"tokens": ["a"], "tags": [1]}, "tags must be a list of strings"),
+        ({"tokens": "a", "tags": ["O"]}, "tokens must be a list of strings"),
+        ({"tokens": [], "tags": []}, "no words"),
+        ({"tokens": ["a"]}, "needs tokens and tags, or text and spans; found tokens"),
+        ({"tokens": ["a"], "tags": ["O"], "labels": ["O"]}, "tags are given under two names"),
+        ({"text": "ab", "spans": [[0, 3, "PER"]]}, "span 0..3 doesn't lie inside the text of 2 characters"),
+        ({"text": "ab", "spans": [[-1, 1, "PER"]]}, "doesn't lie inside"),
+        ({"text": "ab", "spans": [[1, 1, "PER"]]}, "doesn't lie inside"),
+        ({"text": "a  b", "spans": [[1, 3, "PER"]]}, "holds no word"),
+        ({"text": "a b", "spans": [[0, 3, "PER"], [2, 3, "LOC"]]}, "two spans share a word"),
+        ({"text": "ab", "spans": [[0, 1]]}, "a span needs start and end"),
+        ({"text": "ab", "spans": [[True, 2, "PER"]]}, "a span needs start and end"),
+        ({"text": "", "spans": []}, "no words"),
+        ({"tokens": ["a"], "tags": ["O"], "noun_phrases": [{"start": 0, "end": 2}]}, "phrase 0..2 doesn't lie inside"),
+        ({"tokens": ["a"], "tags": ["O"], "objects": [{"box": [5, 5, 5, 9]}]}, "box .* is not"),
+        ({"tokens": ["a"], "tags": ["O"], "objects": [{"query": "a"}]}, "'box' is missing"),
+        ({"tokens": ["a"], "tags": ["O"], "objects": 3}, "noun_phrases or objects"),
+        ({"tokens": ["a"], "tags": ["O"], "image": 3}, "image must be a path"),
+        ([1], "expected a JSON object"),
+    ],
+)
+def test_malformed_records_name_file_and_line(write, record, message):
+    path = write(jsonl({"tokens": ["fine"], "tags": ["O"]}, record))
+    with pytest.raises(BadInput, match=rf"^{path}:2: .*{message}") as error:
+        read_jsonl(path)
+    assert "\n" not in str(error.value)
+
+
+def test_text_that_is_no_json_names_its_line(write):
+    with pytest.raises(BadInput, match=":1: not JSON"):
+        read_jsonl(write("{'tokens': []}\n"))
+    with pytest.raises(BadInput, match=":2: the id 1 was used before"):
+        read_jsonl(write(jsonl(*[{"id": 1, "tokens": ["a"], "tags": ["O"]}] * 2)))
+
+
+# ------------------------------------------------------------------------------------------------------------ splits
+
+
+def test_labels_are_those_of_the_training_file(write):
+    train = write("a\tB-VIRUS\nb\tI-VIRUS\nc\tB-LOC\n", "train.txt")
+    test = write("d\tI-LOC\n", "test.txt")
+    splits = load_splits({"test": test, "train": train})
+    names = ["O", "B-LOC", "I-LOC", "B-VIRUS", "I-VIRUS"]
+    assert [split.features["ner_tags"].feature.names for split in splits.values()] == [names, names]
+    assert list(splits) == ["test", "train"]
+    assert splits["train"][0]["ner_tags"] == [3, 4, 1]
+    assert splits["test"][0]["ner_tags"] == [2]
+
+
+def test_a_type_the_training_file_lacks_is_refused_unless_listed(write):
+    files = {"train": write("a\tB-PER\n", "train.txt"), "test": write("ok\tO\nb\tB-LOC\n", "test.txt")}
+    with pytest.raises(BadInput, match=r"test.txt:2: unknown label B-LOC; the types are PER"):
+        load_splits(files)
+    names = load_splits(files, types=["LOC", "PER"])["test"].features["ner_tags"].feature.names
+    assert names == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+
+
+def test_format_is_found_out(write):
+    assert read_tweets(write(UMT))[1]["tags"][2] == "I-MISC"
+    assert read_tweets(write("a\tB-OTHER\n"))[0]["tags"] == ["B-OTHER"]
+    assert read_tweets(write(jsonl({"tokens": ["a"], "tags": ["O"]}), "tweets.jsonl"))[0]["id"] == "tweets-0"
+    with pytest.raises(BadInput, match="no file format 'xml'; known are umt, conll, jsonl"):
+        read_tweets(write(UMT), "xml")
+
+
+def test_training_data_without_entities_and_no_data_at_all_are_refused(write):
+    with pytest.raises(BadInput, match="no entity"):
+        load_splits({"train": write("a\tO\n")})
+    with pytest.raises(BadInput, match="no tweets were given"):
+        load_splits({})
+
+
+def test_ids_in_two_splits_are_reported(write, caplog):
+    load_splits({"train": write(UMT, "train.txt"), "test": write(UMT, "test.txt")})
+    assert "test: 2 ids are also in another split, such as 1" in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------------- the real data
+
+
+@needs_twitter
+@pytest.mark.parametrize(
+    ("name", "tweets", "words", "starts", "entities", "orphan_kinds", "orphans"),
+    [
+        (
+            "twitter2015/train",
+            4000,
+            64439,
+            (2217, 2091, 927, 931),
+            6352,
+            {"O->I": 175, "B-x->I-y": 7, "I-x->I-y": 4},
+            (68, 44, 30, 44),
+        ),
+        ("twitter2015/valid", 1000, 16178, (552, 522, 247, 220), 1594, {"O->I": 52, "I-x->I-y": 1}, (15, 21, 4, 13)),
+        (
+            "twitter2015/test",
+            3257,
+            52822,
+            (1816, 1697, 839, 720),
+            5207,
+            {"O->I": 129, "B-x->I-y": 4, "I-x->I-y": 2},
+            (57, 23, 21, 34),
+        ),
+        ("twitter2017/train", 3373, 53007, (2943, 731, 1674, 701), 6049, {}, (0, 0, 0, 0)),
+        ("twitter2017/valid", 723, 11309, (626, 173, 375, 150), 1324, {}, (0, 0, 0, 0)),
+        ("twitter2017/test", 723, 11330, (621, 178, 395, 157), 1351, {}, (0, 0, 0, 0)),
+    ],
+)
+def test_twitter_files_have_the_published_numbers(name, tweets, words, starts, entities, orphan_kinds, orphans):
+    split = load_splits({"test": DATA / f"{name}.txt"}, file_format="umt")["test"]
+    counts = count_split(split)
+    assert split.features["ner_tags"].feature.names[1::2] == ["B-PER", "B-LOC", "B-ORG", "B-MISC"]
+    assert (counts.tweets, counts.words, counts.entities) == (tweets, words, entities)
+    assert tuple(counts.starts[kind] for kind in ("PER", "LOC", "ORG", "MISC")) == starts
+    assert dict(counts.orphan_kinds) == orphan_kinds
+    assert tuple(counts.orphans[kind] for kind in ("PER", "LOC", "ORG", "MISC")) == orphans
+
+
+@needs_twitter
+def test_the_no_break_space_of_twitter_2015_is_a_word():
+    (row,) = [row for row in read_tweets(DATA / "twitter2015/valid.txt") if row["id"] == "73309"]
+    assert row["tokens"].count("\u00a0") == 1 and len(row["tokens"]) == 21
