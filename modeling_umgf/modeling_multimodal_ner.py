@@ -148,7 +148,7 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
                 "pixel_values, or start with from_text_vision_pretrained(text, vision)."
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.finetune_cnn):
-            cells = feature_map(self.vision_model, pixel_values[mask])  # [real, r, F]
+            cells = feature_map(self.vision_model, pixel_values[mask].to(self.vision_model.dtype))  # [real, r, F]
         states = cells.new_zeros(*mask.shape, *cells.shape[1:])
         return states.masked_scatter(mask[..., None, None], cells)
 
