@@ -12,12 +12,17 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_rgcn import RgcnConfig
 from .configuration_umgf import UmgfConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_umgf import UmgfImageProcessor
+from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
 from .pipeline_multimodal_ner import MultimodalNerPipeline
+from .processing_rgcn import RgcnProcessor
 from .processing_umgf import UmgfProcessor
+from .relations import RelationIndex
+from .sentence_encoders import HashingEncoder, SentenceEncoder
 
 __version__ = "0.1.0"
 
@@ -38,13 +43,21 @@ def _register(config, base, head, processor):
 
 
 _register(UmgfConfig, UmgfModel, UmgfForTokenClassification, UmgfProcessor)
+_register(RgcnConfig, RgcnModel, RgcnForTokenClassification, RgcnProcessor)
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
 )
 
 __all__ = [
+    "HashingEncoder",
     "MultimodalNerCollator",
     "MultimodalNerPipeline",
+    "RelationIndex",
+    "RgcnConfig",
+    "RgcnForTokenClassification",
+    "RgcnModel",
+    "RgcnProcessor",
+    "SentenceEncoder",
     "UmgfConfig",
     "UmgfForTokenClassification",
     "UmgfImageProcessor",

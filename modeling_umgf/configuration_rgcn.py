@@ -30,6 +30,7 @@ class RgcnConfig(MultimodalNerConfig):
 
     model_type = "rgcn"
     attribute_map: ClassVar[dict[str, str]] = {"num_attention_heads": "num_heads"}
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["hidden_states", "attentions", "inter_gates", "intra_gates"]
 
     dropout: float | int = 0.1
     finetune_cnn: bool = False

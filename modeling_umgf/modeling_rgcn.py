@@ -9,6 +9,8 @@ Letters: H_S text, V own picture, N neighbours' pictures, s their similarities; 
 neighbours, r rows (cells) of a picture, F visual features, d width.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from transformers.utils import can_return_tuple
@@ -22,6 +24,27 @@ from .modeling_multimodal_ner import (
     MultimodalNerPreTrainedModel,
     textual_nodes,
 )
+
+
+@dataclass
+class RgcnModelOutput(MultimodalNerModelOutput):
+    """Word states before tagging, and on request what came from the neighbours.
+
+    Args:
+        inter_gates: [B, w, k] how much each word takes of each picture that matches the text (mean over the width).
+        intra_gates: [B, r, k] how much each row of the own picture takes of each picture with the same objects.
+    """
+
+    inter_gates: torch.FloatTensor | None = None
+    intra_gates: torch.FloatTensor | None = None
+
+
+@dataclass
+class RgcnOutput(MultimodalNerOutput):
+    """Result of R-GCN; `inter_gates` and `intra_gates` are those of `RgcnModelOutput`."""
+
+    inter_gates: torch.FloatTensor | None = None
+    intra_gates: torch.FloatTensor | None = None
 
 
 class StarGraphConvolution(nn.Module):
@@ -152,7 +175,7 @@ class RgcnModel(RgcnPreTrainedModel):
         intra_neighbor_mask: torch.BoolTensor | None = None,
         output_gates: bool = False,
         **kwargs,
-    ) -> MultimodalNerModelOutput:
+    ) -> RgcnModelOutput:
         """Read a post, its picture and its neighbours.
 
         Args:
@@ -165,7 +188,7 @@ class RgcnModel(RgcnPreTrainedModel):
                 that of the own picture, or one.
             inter_neighbor_scores, intra_neighbor_scores: [B, k] similarities; None = 1.
             inter_neighbor_mask, intra_neighbor_mask: [B, k] real neighbours; None = all. A score of 0 is no neighbour.
-            output_gates: return how much words [B, w, k] and rows of the own picture [B, r, k] take of each neighbour.
+            output_gates: return `inter_gates` and `intra_gates`.
             kwargs: for the text encoder, e.g. output_attentions.
         """
         if attention_mask is None:
@@ -177,32 +200,33 @@ class RgcnModel(RgcnPreTrainedModel):
         V, picture_mask = self.own_picture(H_S, pixel_values, object_features, object_mask)  # [B, r, d], [B, r]
         if self.config.subword_labels == "x":
             word_starts = None
-        gates = ()
+        inter_gates = intra_gates = None
 
         if self.config.use_inter:
             N, s, mask = self.neighbors(H_S, inter_neighbor_features, inter_neighbor_scores, inter_neighbor_mask, True)
             g, shares = self.inter_message(H_S, text_mask, N, s, mask)  # [B, 1 or n, d], [B, k]
             H_S, beta = self.inter_gate(H_S, g)  # [B, n, d], [B, n]
-            gates += (textual_nodes(beta[:, :, None] * shares[:, None], attention_mask, word_starts)[0],)
+            inter_gates, _ = textual_nodes(beta[:, :, None] * shares[:, None], attention_mask, word_starts)
         if self.config.use_intra:
             N, s, mask = self.neighbors(H_S, intra_neighbor_features, intra_neighbor_scores, intra_neighbor_mask)
             V, picture_mask, N = same_rows(V, picture_mask, N)
             mask = mask & picture_mask.any(1, keepdim=True)  # no own picture: no hub
             G, shares = self.intra_convolution(V, N, s, mask)  # [B, r, d], [B, k]
             V, gamma = self.intra_gate(V, G)  # H_I: [B, r, d], [B, r]
-            gates += (gamma[:, :, None] * shares[:, None],)
+            intra_gates = gamma[:, :, None] * shares[:, None]
 
         H_S = self.dropout(H_S)
         S = self.text_layer(H_S, H_S, text_mask)  # [B, n, d]
         I = self.image_layer(V, V, picture_mask)  # [B, r, d]  # noqa: E741
         x = self.cross_layer(S, I, picture_mask)  # [B, n, d]
         x, word_mask = textual_nodes(x, attention_mask, word_starts)  # [B, w, d], [B, w]
-        return MultimodalNerModelOutput(
+        return RgcnModelOutput(
             last_hidden_state=x,
             word_mask=word_mask,
             hidden_states=text.hidden_states,
             attentions=text.attentions,
-            gates=gates if output_gates else None,
+            inter_gates=inter_gates if output_gates else None,
+            intra_gates=intra_gates if output_gates else None,
         )
 
     def own_picture(self, H_S, pixel_values, object_features, object_mask) -> tuple[torch.Tensor, torch.Tensor]:
@@ -293,7 +317,7 @@ class RgcnForTokenClassification(RgcnPreTrainedModel, MultimodalNerForTokenClass
         return_predictions: bool | None = None,
         output_gates: bool = False,
         **kwargs,
-    ) -> MultimodalNerOutput:
+    ) -> RgcnOutput:
         """Tag words; arguments as `RgcnModel.forward`, and:
 
         Args:
@@ -317,4 +341,5 @@ class RgcnForTokenClassification(RgcnPreTrainedModel, MultimodalNerForTokenClass
             output_gates=output_gates,
             **kwargs,
         )
-        return self.tag(outputs, labels, word_starts, return_predictions)
+        tagged = self.tag(outputs, labels, word_starts, return_predictions)
+        return RgcnOutput(**tagged, inter_gates=outputs.inter_gates, intra_gates=outputs.intra_gates)

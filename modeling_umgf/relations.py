@@ -218,7 +218,7 @@ class RelationIndex:
         self,
         texts: Sequence[str] | torch.Tensor,
         k: int,
-        exclude: Sequence[Sequence[str]] | None = None,
+        exclude: Sequence[Sequence[str | None]] | None = None,
         features: torch.Tensor | None = None,
     ) -> list[list[dict]]:
         """Find the pictures whose captions match texts.
@@ -243,7 +243,7 @@ class RelationIndex:
         self,
         object_labels: Sequence[Sequence[str]],
         k: int,
-        exclude: Sequence[Sequence[str]] | None = None,
+        exclude: Sequence[Sequence[str | None]] | None = None,
         features: torch.Tensor | None = None,
     ) -> list[list[dict]]:
         """Find the pictures that show the same kinds of objects; other arguments and result as in `neighbors_for_text`.
@@ -320,7 +320,7 @@ class RelationIndex:
         unit = normalize(vectors.float(), dim=-1)
         return unit if self._mean is None else normalize(unit - self._mean, dim=-1) * unit.any(-1, keepdim=True)
 
-    def _forbidden(self, exclude: Sequence[Sequence[str]]) -> np.ndarray:
+    def _forbidden(self, exclude: Sequence[Sequence[str | None]]) -> np.ndarray:
         """Turn ids and content hashes into pairs (query, row) [pairs, 2], copies of a picture included."""
         pairs = []
         for query, names in enumerate(exclude):

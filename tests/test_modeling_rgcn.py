@@ -368,11 +368,12 @@ def test_training_mode_keeps_the_frozen_image_encoder_still(posts):
 
 
 def test_gates_say_what_words_and_cells_take_from_each_neighbour(posts, rgcn):
-    inter, intra = rgcn(**posts, output_gates=True).gates
+    output = rgcn(**posts, output_gates=True)
+    inter, intra = output.inter_gates, output.intra_gates
     assert inter.shape == (2, 4, 3) and intra.shape == (2, 16, 3)
     assert (inter[0, :, :2] > 0).all() and not inter[0, :, 2].any() and not inter[1].any()
     assert (intra[0] > 0).all() and not intra[1].any()
-    assert rgcn(**posts).gates is None
+    assert rgcn(**posts).inter_gates is None and rgcn(**posts).intra_gates is None
 
 
 def test_bfloat16_autocast_and_half_precision_weights_run(posts, rgcn):
