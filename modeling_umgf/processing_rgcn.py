@@ -113,25 +113,34 @@ class RgcnProcessor(UmgfProcessor):
 
         neighbors_inter = rows("neighbors_inter", neighbors_inter)
         neighbors_intra = rows("neighbors_intra", neighbors_intra)
-        index = self.relation_index
-        if index is None:
+        if self.relation_index is None:
             if any(neighbors_inter) or any(neighbors_intra):
                 raise ValueError("Neighbours are given, but this processor has no relation index with their pictures.")
             return batch
         pictures, ids = rows("images", image if images is None else images), rows("id", id)
         texts = rows("texts", text) if text is not None else [" ".join(own) for own in rows("words", words)]
         shown = rows("object_labels", object_labels)
+        neighbors = self.find_neighbors(texts, pictures, ids, shown, neighbors_inter, neighbors_intra, labeler)
+        for relation, found in zip(("inter", "intra"), neighbors, strict=True):
+            batch |= self.neighbor_tensors(relation, found)
+        return batch
+
+    def find_neighbors(
+        self, texts, pictures, ids, object_labels, neighbors_inter, neighbors_intra, labeler=None
+    ) -> tuple[list[list[dict] | None], list[list[dict] | None]]:
+        """Return the inter-modal and the intra-modal neighbours of each tweet: those given, else the index's."""
+        index, object_labels = self.relation_index, list(object_labels)
+        if index is None:
+            return neighbors_inter, neighbors_intra
         if labeler is not None:
-            asked = [i for i, own in enumerate(shown) if own is None and pictures[i] is not None]
+            asked = [i for i, own in enumerate(object_labels) if own is None and pictures[i] is not None]
             for i, found in zip(asked, labeler([pictures[i] for i in asked]) if asked else [], strict=True):
-                shown[i] = found
+                object_labels[i] = found
         if index.text_embeddings is not None:
             neighbors_inter = self.look_up(neighbors_inter, index.neighbors_for_text, texts, ids, pictures)
         if index.object_labels is not None:
-            neighbors_intra = self.look_up(neighbors_intra, index.neighbors_for_picture, shown, ids, pictures)
-        batch |= self.neighbor_tensors("inter", neighbors_inter)
-        batch |= self.neighbor_tensors("intra", neighbors_intra)
-        return batch
+            neighbors_intra = self.look_up(neighbors_intra, index.neighbors_for_picture, object_labels, ids, pictures)
+        return neighbors_inter, neighbors_intra
 
     def look_up(self, neighbors, search, queries, ids, pictures) -> list[list[dict]]:
         """Fill gaps in `neighbors` with what `search` finds for the queries: neither the own picture nor its copies."""
