@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 from PIL import Image
 from tokenizers import BertWordPieceTokenizer
 from transformers import (
@@ -26,19 +27,20 @@ REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="needs the reference values")
 
 
+BERT = BertConfig(
+    vocab_size=60,
+    hidden_size=64,
+    num_hidden_layers=1,
+    num_attention_heads=1,
+    intermediate_size=8,
+    max_position_embeddings=40,
+)
+
+
 def released_state_dict(num_layers: int = 2, resnet: str | None = None, d: int = 16, F: int = 12) -> dict:
     """Random weights with the released names; `resnet` adds torchvision's image encoder of that name."""
     torch.manual_seed(0)
-    bert = BertModel(
-        BertConfig(
-            vocab_size=60,
-            hidden_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-            intermediate_size=8,
-            max_position_embeddings=40,
-        )
-    )
+    bert = BertModel(BERT)
     weights = {f"bert.{name}": value for name, value in bert.state_dict().items()}
     weights["bert.embeddings.position_ids"] = torch.arange(40)[None]
     if resnet is not None:
@@ -87,6 +89,56 @@ def reference_model() -> UmgfForTokenClassification:
     weights = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(weights)
     return convert_state_dict(weights.state_dict(REFERENCE / "umgf_released_shapes.json", seed=0))
+
+
+def released_emissions(weights: dict, input_ids: torch.Tensor, mask: torch.Tensor, features: torch.Tensor):
+    """What the release computes (methods: eq. 1-9 with its deviations), straight from its weights."""
+
+    def linear(name: str, states: torch.Tensor) -> torch.Tensor:
+        return functional.linear(states, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def norm(name: str, states: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(
+            states, states.shape[-1:], *(weights[f"{name}.norm.{x}"] for x in ("weight", "bias"))
+        )
+
+    def attention(name: str, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        q, k = (linear(f"{name}.linears.{j}", states) for j in (0, 1))
+        v = linear(f"{name}.linears.2", states) if f"{name}.linears.2.weight" in weights else states
+        q, k, v = (projected.unflatten(-1, (8, -1)).transpose(1, 2) for projected in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v, mask[:, None, None]).transpose(1, 2).flatten(2)
+        return linear(f"{name}.linears.3", mixed) if f"{name}.linears.3.weight" in weights else mixed
+
+    def feed_forward(name: str, states: torch.Tensor) -> torch.Tensor:
+        return linear(f"{name}.w_2", linear(f"{name}.w_1", states).relu())
+
+    bert = BertModel(BERT, add_pooling_layer=False).eval()
+    bert.load_state_dict({name[5:]: weights[name] for name in weights if name[5:] in bert.state_dict()})
+    bert_x = bert(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    x = linear("trans_txt", bert_x)
+    o = linear("trans_obj.3", linear("trans_obj.0", linear("resnet.fc", features)).relu()).relu()
+    real, everything = mask.bool(), torch.ones(o.shape[:2], dtype=torch.bool)
+    for i in range(2):
+        x = norm(f"res4mes_x.{i}", x + attention(f"mhatt_x.{i}", x, real))
+        o = norm(f"res4mes_o.{i}", o + attention(f"mhatt_o.{i}", o, everything))
+        pairs = torch.cat(torch.broadcast_tensors(x[:, :, None], o[:, None]), dim=-1)  # [B, n, m, text ; object]
+        to_text = linear(f"mhatt_x2o.{i}", pairs).sigmoid() * o[:, None]
+        to_objects = linear(f"mhatt_o2x.{i}", pairs).sigmoid() * x[:, :, None] * mask[:, :, None, None]
+        x, o = norm(f"xgate.{i}", x + to_text.sum(2)), norm(f"ogate.{i}", o + to_objects.sum(1))
+        x = norm(f"res4ffn_x.{i}", x + feed_forward(f"ffn_x.{i}", x))
+        o = norm(f"res4ffn_o.{i}", o + feed_forward(f"ffn_o.{i}", o))
+    return linear("hidden2tag", torch.cat([bert_x, x], dim=-1))
+
+
+def test_emissions_are_those_of_the_equations_on_the_released_weights() -> None:
+    weights = released_state_dict()
+    inputs = batch(object_features=torch.randn(2, 4, 12))
+    inputs["attention_mask"][1, 6:] = 0
+    with torch.no_grad():
+        expected = released_emissions(weights, *inputs.values())
+        found = convert_state_dict(weights)(**inputs).logits
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-4)
 
 
 @needs_reference

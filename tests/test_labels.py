@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2, Entities
@@ -63,6 +63,7 @@ def test_a_missing_prediction_is_no_entity() -> None:
     assert entity_spans([-100, "B-PER"]) == [(1, 2, "PER")]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(TAGS)))
 def test_readings_are_those_of_seqeval_and_of_the_definition(tags: list[str]) -> None:
     assert entity_spans(tags) == spans_by_hand(tags, strict=False)
@@ -72,6 +73,7 @@ def test_readings_are_those_of_seqeval_and_of_the_definition(tags: list[str]) ->
     assert entity_spans(tags, strict=True) == [(entity.start, entity.end, entity.tag) for entity in strict_seqeval]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(TAGS)))
 def test_tags_of_spans_read_back_as_these_spans_in_both_readings(tags: list[str]) -> None:
     spans = entity_spans(tags)

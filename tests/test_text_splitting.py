@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modeling_umgf.text_splitting import split_tweet
@@ -37,6 +37,7 @@ PIECES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
 @example("a \r\n\t\u00a0\u2003\u3000b\x1fc\u0600 \u0301 \u200b\ufeff\u202e")
 @example("👨‍👩‍👧‍👦🇩🇪🇫1️⃣ नमस्ते שָׁלוֹם 東京 เที่ยว")
