@@ -5,6 +5,7 @@ Text embeddings are those of `SentenceEncoder`, which the relation index uses.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -125,11 +126,14 @@ class Captioner:
         if self.prompt is not None:
             inputs |= {"text": [self._text()] * len(pictures), "padding": True}
         inputs = self.processor(**inputs).to(self.model.device, self.model.dtype)
+        if "token_type_ids" not in inspect.signature(self.model.forward).parameters:
+            inputs.pop("token_type_ids", None)
         pieces = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
         prompt = inputs.get("input_ids")
         if prompt is not None and pieces[:, : prompt.shape[1]].equal(prompt):
             pieces = pieces[:, prompt.shape[1] :]
-        return [text.strip() for text in self.processor.batch_decode(pieces, skip_special_tokens=True)]
+        captions = self.processor.batch_decode(pieces, skip_special_tokens=True)
+        return [caption.strip().removeprefix(self.prompt or "").strip() for caption in captions]
 
     def _text(self) -> str:
         if not getattr(self.processor, "chat_template", None):
