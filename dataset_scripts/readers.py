@@ -268,6 +268,9 @@ def _check_annotations(row: dict, length: int, where: str) -> None:
     """Noun phrases and objects must lie inside the tweet and the boxes must be boxes; fields that lack become null."""
     if not isinstance(row.get("image"), str | None):
         raise BadInput(f"{where}: image must be a path or null, found {str(row['image'])[:60]}")
+    if not isinstance(row.get("caption"), str | None):
+        raise BadInput(f"{where}: caption must be a string or null, found {str(row['caption'])[:60]}")
+    _strings(row.get("object_labels") or [], "object_labels", where)
     try:
         for phrase in row.get("noun_phrases") or []:
             _check_phrase(phrase, length)

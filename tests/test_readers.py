@@ -207,6 +207,7 @@ def test_objects_are_kept_and_filled_up(write):
         ({"tokens": ["a"], "tags": ["O"], "objects": [{"query": "a"}]}, "'box' is missing"),
         ({"tokens": ["a"], "tags": ["O"], "objects": 3}, "noun_phrases or objects"),
         ({"tokens": ["a"], "tags": ["O"], "image": 3}, "image must be a path"),
+        ({"tokens": ["a"], "tags": ["O"], "object_labels": [1]}, "object_labels must be a list of strings"),
         ([1], "expected a JSON object"),
     ],
 )
