@@ -75,7 +75,7 @@ def contrast_tweets(seed: int = 0) -> DatasetDict:
         Columns `id`, `tokens`, `ner_tags`, `image`, `noun_phrases`, `objects`.
     """
     rng = np.random.default_rng(seed)
-    words = _invented_words(rng, count=2 * sum(names for _, names in SPLITS.values()))
+    words = invented_words(rng, count=2 * sum(names for _, names in SPLITS.values()))
     features = dataset_features(bio_labels(TWITTER_TYPES), ("noun_phrases", "objects"))
     splits = DatasetDict()
     for split, (size, name_count) in SPLITS.items():
@@ -98,7 +98,7 @@ def write_contrast_tweets(output_dir: str | Path, seed: int = 0) -> None:
     )
 
 
-def _invented_words(rng: np.random.Generator, count: int) -> Iterator[str]:
+def invented_words(rng: np.random.Generator, count: int) -> Iterator[str]:
     """Different capitalised words of two or three random syllables."""
     seen = set()
     while len(seen) < count:
@@ -152,7 +152,7 @@ def _tweet(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> d
         scene += [(rng.choice(TWITTER_TYPES), phrase) for phrase in other_phrases if rng.random() < 0.4]
         scene += [(rng.choice(TWITTER_TYPES), None)] * bool(rng.random() < 0.2)
         scene = [scene[i] for i in rng.permutation(len(scene))]
-        picture, boxes = _draw([kind for kind, _ in scene], rng)
+        picture, boxes = draw_objects([kind for kind, _ in scene], rng)
         row["image"] = {"bytes": picture, "path": None}
         row["objects"] = [
             {
@@ -181,7 +181,7 @@ def _fill(template: str, mentions: list) -> tuple[list[str], list[tuple[int, int
     return tokens, spans, [(marked[0], marked[-1] + 1)] if marked else []
 
 
-def _draw(kinds: list[str], rng: np.random.Generator) -> tuple[bytes, list[list[float]]]:
+def draw_objects(kinds: list[str], rng: np.random.Generator) -> tuple[bytes, list[list[float]]]:
     """A JPEG file with one object per kind, each in a cell of its own, and the boxes around them."""
     background = rng.integers(0, 256, 3)
     slope = np.linspace(-1, 1, WIDTH)[None, :, None] * rng.uniform(-40, 40, 3)
