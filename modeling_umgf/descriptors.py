@@ -155,6 +155,7 @@ class PictureFeatures:
     def __init__(self, model: PreTrainedModel, image_processor: UmgfImageProcessor):
         self.model = model.eval()
         self.image_processor = image_processor
+        self.name = model.name_or_path
 
     @classmethod
     def from_pretrained(
