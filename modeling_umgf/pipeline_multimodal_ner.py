@@ -44,10 +44,12 @@ class MultimodalNerPipeline(Pipeline):
                     (forward-backward over all label sequences, not a mean over words);
                 word, start, end: text[start:end] == word, in the text as given (of words: in " ".join(words));
                 objects: what the entity is linked to, {"box", "weight", "query" if known}, most important first; the
-                    weight is the mean opening (0..1) of the gates from the entity's words to the object.
+                    weight is the mean opening (0..1) of the gates from the entity's words to the object;
+                neighbors (R-GCN): the pictures of other posts that were used, {"id", "relation", "weight"}, most
+                    important first; the weight is how much of it the words (inter) or the own picture (intra) take.
             "none": one dict a word, also for label O: entity (label), score (the label's marginal probability), index,
                 word, start, end. A word beyond the text encoder's limit has label O and score 0.
-        grounder: finds the objects of pictures that come without, see the processor.
+        grounder, labeler: find the objects of pictures, or name them, where the input does not; see the processor.
         timeout: seconds to wait for a picture's URL; default: no limit.
         batch_size: posts that the model sees at once (default 1); posts of like size are put together.
         num_workers: processes that open pictures and make crops (default 0: this one).
@@ -77,23 +79,32 @@ class MultimodalNerPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
-    def _sanitize_parameters(self, aggregation_strategy=None, grounder=None, timeout=None):
+    def __init__(self, model, *args, **kwargs):
+        super().__init__(model, *args, **kwargs)
+        if self.processor is None or not hasattr(model, "crf"):
+            raise ValueError(
+                "The pipeline multimodal-ner needs a model with a CRF, and processor=… where it is not found."
+            )
+        self.model.eval()
+
+    def _sanitize_parameters(self, aggregation_strategy=None, grounder=None, labeler=None, timeout=None):
         if aggregation_strategy not in (None, "none", "simple"):
             raise ValueError(
                 f"aggregation_strategy={aggregation_strategy!r}: use 'simple' (entities) or 'none' (words). The others "
                 "reconcile the labels of a word's pieces, but here the CRF labels whole words."
             )
-        given = {"grounder": grounder, "timeout": timeout}
+        given = {"grounder": grounder, "labeler": labeler, "timeout": timeout}
         forward = {} if aggregation_strategy is None else {"aggregation_strategy": aggregation_strategy}
         return {key: value for key, value in given.items() if value is not None}, forward, {}
 
     # One input → what the model needs
 
-    def preprocess(self, post: Any, grounder=None, timeout: float | None = None) -> dict[str, Any]:
+    def preprocess(self, post: Any, grounder=None, labeler=None, timeout: float | None = None) -> dict[str, Any]:
         """Read one input.
 
         Returns:
-            text, words [(word, start, end)], nodes (the visual nodes, as dicts), picture, features (a batch of one).
+            text; words [(word, start, end)]; picture; nodes (lists of dicts: "objects", and "inter" and "intra"
+            neighbours where the processor has such); features (a batch of one).
 
         Raises:
             ValueError: there is no text, or no readable picture, or something else in the input is wrong.
@@ -104,11 +115,19 @@ class MultimodalNerPipeline(Pipeline):
         text, words = _read_words(post)
         picture = _read_picture(post.get("image"), timeout)
         given = {name: post[name] for name in self.processor.row_columns if post.get(name) is not None}
+        item = {"text": text, "words": words, "picture": picture, "nodes": {}, "features": None}
+        if not words:
+            return item
         own_words = [word for word, _, _ in words]
         if given.get("object_features") is None:
             given["objects"] = self.processor.find_objects([own_words], [picture], [given.get("objects")], grounder)[0]
-        features = self.processor(words=own_words, images=picture, **given) if own_words else None
-        return {"text": text, "words": words, "picture": picture, "nodes": given.get("objects"), "features": features}
+        if hasattr(self.processor, "find_neighbors"):
+            columns = ("id", "object_labels", "neighbors_inter", "neighbors_intra")
+            queries = [" ".join(own_words)], [picture], *([given.get(name)] for name in columns)
+            (given["neighbors_inter"],), (given["neighbors_intra"],) = self.processor.find_neighbors(*queries, labeler)
+        names = {"objects": "objects", "neighbors_inter": "inter", "neighbors_intra": "intra"}
+        nodes = {names[column]: given[column] for column in names if given.get(column) is not None}
+        return item | {"nodes": nodes, "features": self.processor(words=own_words, images=picture, **given)}
 
     def _preprocess_or_error(self, post: Any, **parameters) -> dict[str, Any]:
         try:
@@ -167,7 +186,7 @@ class MultimodalNerPipeline(Pipeline):
         entities = [[] for _ in labels]
         for (row, *span), score in zip(spans, scores.tolist(), strict=True):
             entities[row].append((*span, score))
-        return {"entities": entities, "gates": word_gates(outputs.gates, steps, features)}
+        return {"entities": entities, "weights": node_weights(outputs, steps, features)}
 
     def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         """Turn the model's output for one post into dicts."""
@@ -185,9 +204,8 @@ class MultimodalNerPipeline(Pipeline):
         for first, after, entity_type, score in outputs["entities"][row]:
             start, end = words[first][1], words[after - 1][2]
             entity = {"entity_group": entity_type, "score": score, "word": text[start:end], "start": start, "end": end}
-            gates = outputs["gates"]
-            entity["objects"] = [] if gates is None else linked_objects(item["nodes"], gates[row, first:after])
-            results.append(entity)
+            weights = {kind: weight[row, first:after].mean(0).tolist() for kind, weight in outputs["weights"].items()}
+            results.append(entity | linked_nodes(item["nodes"], weights))
         return results
 
 
@@ -240,27 +258,36 @@ def span_scores(
     return model.crf.span_probability(logits, mask, rows, starts, ends, tags)
 
 
-def word_gates(
-    gates: tuple[torch.Tensor, ...] | None, steps: torch.Tensor, features: Mapping[str, torch.Tensor]
-) -> torch.Tensor | None:
-    """Mean over the layers of how far each word's gate opens for each node: [B, w, m], or None without nodes.
+def node_weights(outputs, steps: torch.Tensor, features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """How much each word takes of each node, by kind of node: [B, w, m].
 
-    Where the model splits a node into cells (`visual_nodes="grid"`), the mean over them.
+    "objects": how far their gates open, mean over the layers, and over the cells where the model splits an object into
+    such. "inter": how much the words take of each neighbour; "intra": how much the own picture takes, for all words.
     """
-    if not gates or "object_mask" not in features:
-        return None
-    mean = torch.stack(gates).mean(0)  # [B, s, m * cells]
-    mean = mean.unflatten(-1, (features["object_mask"].shape[1], -1)).mean(-1)  # [B, s, m]
-    return mean.gather(1, steps.clamp(min=0)[..., None].expand(-1, -1, mean.shape[-1]))
+    steps, weights = steps.clamp(min=0)[..., None], {}
+    if getattr(outputs, "gates", None) and "object_mask" in features:
+        gates = torch.stack(outputs.gates).mean(0)  # [B, s, m * cells]
+        gates = gates.unflatten(-1, (features["object_mask"].shape[1], -1)).mean(-1)  # [B, s, m]
+        weights["objects"] = gates.gather(1, steps.expand(-1, -1, gates.shape[-1]))
+    if getattr(outputs, "inter_gates", None) is not None:
+        gates = outputs.inter_gates  # [B, s, k]
+        weights["inter"] = gates.gather(1, steps.expand(-1, -1, gates.shape[-1]))
+    if getattr(outputs, "intra_gates", None) is not None:
+        weights["intra"] = outputs.intra_gates.mean(1, keepdim=True).expand(-1, steps.shape[1], -1)
+    return weights
 
 
-def linked_objects(nodes: list[dict] | None, gates: torch.Tensor) -> list[dict[str, Any]]:
-    """The nodes that the gates [words, m] of an entity open for, with their weights, most important first."""
-    nodes = nodes if nodes is not None else [{} for _ in range(gates.shape[1])]
-    weights = gates.mean(0).tolist()
-    known = [{key: node[key] for key in ("box", "query") if node.get(key) is not None} for node in nodes]
-    linked = [node | {"weight": weight} for node, weight in zip(known, weights, strict=False) if weight > 0]
-    return sorted(linked, key=lambda node: -node["weight"])
+def linked_nodes(nodes: Mapping[str, list[dict]], weights: Mapping[str, list[float]]) -> dict[str, list[dict]]:
+    """The nodes of which an entity takes something, most important first, as "objects" and "neighbors" of a result."""
+    linked = {"objects": []} | ({"neighbors": []} if "inter" in nodes or "intra" in nodes else {})
+    for kind, values in weights.items():
+        for node, weight in zip(nodes.get(kind, [{}] * len(values)), values, strict=False):
+            if weight > 0 and kind == "objects":
+                shown = {key: node[key] for key in ("box", "query") if node.get(key) is not None}
+                linked["objects"].append(shown | {"weight": weight})
+            elif weight > 0:
+                linked["neighbors"].append({"id": node["id"], "relation": kind, "weight": weight})
+    return {name: sorted(found, key=lambda node: -node["weight"]) for name, found in linked.items()}
 
 
 def stack(batches: list[Mapping[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -271,6 +298,8 @@ def stack(batches: list[Mapping[str, torch.Tensor]], pad_token_id: int) -> dict[
         tensors = [batch.get(key) for batch in batches]
         present = [tensor for tensor in tensors if tensor is not None]
         shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in present), strict=True)]
+        if key == "inter_modal_mask":  # the words of posts without nodes count too
+            shape[0] = joined["word_starts"].shape[1]
         joined[key] = present[0].new_full((len(batches), *shape), fill.get(key, 0))
         for row, tensor in zip(joined[key], tensors, strict=True):
             if tensor is not None:

@@ -127,20 +127,23 @@ class RgcnProcessor(UmgfProcessor):
 
     def find_neighbors(
         self, texts, pictures, ids, object_labels, neighbors_inter, neighbors_intra, labeler=None
-    ) -> tuple[list[list[dict] | None], list[list[dict] | None]]:
-        """Return the inter-modal and the intra-modal neighbours of each tweet: those given, else the index's."""
+    ) -> tuple[list[list[dict]], list[list[dict]]]:
+        """Return the best k inter-modal and intra-modal neighbours of each tweet: of those given, else the index's."""
         index, object_labels = self.relation_index, list(object_labels)
-        if index is None:
-            return neighbors_inter, neighbors_intra
         if labeler is not None:
             asked = [i for i, own in enumerate(object_labels) if own is None and pictures[i] is not None]
             for i, found in zip(asked, labeler([pictures[i] for i in asked]) if asked else [], strict=True):
                 object_labels[i] = found
-        if index.text_embeddings is not None:
+        if index is not None and index.text_embeddings is not None and index.encoder is not None:
             neighbors_inter = self.look_up(neighbors_inter, index.neighbors_for_text, texts, ids, pictures)
-        if index.object_labels is not None:
+        if index is not None and index.object_labels is not None:
             neighbors_intra = self.look_up(neighbors_intra, index.neighbors_for_picture, object_labels, ids, pictures)
-        return neighbors_inter, neighbors_intra
+        return self.best(neighbors_inter), self.best(neighbors_intra)
+
+    def best(self, neighbors: Sequence[Sequence[dict] | None]) -> list[list[dict]]:
+        """Return the k best neighbours of each tweet, best first; those with a score of 0 are none."""
+        real = ([one for one in own or [] if one["score"] > 0] for own in neighbors)
+        return [sorted(own, key=lambda one: -one["score"])[: self.k] for own in real]
 
     def look_up(self, neighbors, search, queries, ids, pictures) -> list[list[dict]]:
         """Fill gaps in `neighbors` with what `search` finds for the queries: neither the own picture nor its copies."""
@@ -151,13 +154,12 @@ class RgcnProcessor(UmgfProcessor):
         found = iter(search([queries[i] for i in asked], self.k, exclude=own))
         return [next(found) if given is None else given for given in neighbors]
 
-    def neighbor_tensors(self, relation: str, neighbors: Sequence[Sequence[dict] | None]) -> dict[str, torch.Tensor]:
-        """Turn lists of {"id", "score"}, None or [] for nobody, into features, scores and mask of the best k."""
+    def neighbor_tensors(self, relation: str, neighbors: Sequence[Sequence[dict]]) -> dict[str, torch.Tensor]:
+        """Turn at most k {"id", "score"} for each tweet into features, scores and mask."""
         r, width = self.relation_index.feature_shape
         features = torch.zeros(len(neighbors), self.k, r, width, dtype=torch.float16)
         scores = torch.zeros(len(neighbors), self.k)
-        for i, own in enumerate(neighbors):
-            best = sorted((one for one in own or [] if one["score"] > 0), key=lambda one: -one["score"])[: self.k]
+        for i, best in enumerate(neighbors):
             features[i, : len(best)] = self.relation_index.features_of([one["id"] for one in best])
             scores[i, : len(best)] = torch.tensor([one["score"] for one in best])
         return {
