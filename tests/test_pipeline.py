@@ -16,9 +16,21 @@ from conftest import LABELS, tiny_config, tiny_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_modeling_rgcn import rgcn_config
 from transformers import pipeline
 
-from modeling_umgf import MultimodalNerPipeline, UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
+from modeling_umgf import (
+    HashingEncoder,
+    MultimodalNerPipeline,
+    RelationIndex,
+    RgcnForTokenClassification,
+    RgcnProcessor,
+    UmgfForTokenClassification,
+    UmgfImageProcessor,
+    UmgfProcessor,
+)
+from modeling_umgf.labels import entity_spans
+from modeling_umgf.text_splitting import split_tweet
 
 PIECES = [
     *(
@@ -41,10 +53,10 @@ PIECES = [
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map("".join)
 
 
-def random_model(**settings) -> UmgfForTokenClassification:
+def random_model(config=None, model_class=UmgfForTokenClassification, **settings):
     """A model with weights large enough that its labels vary with the word and with the picture."""
     torch.manual_seed(1)
-    model = UmgfForTokenClassification(tiny_config(**settings)).eval()
+    model = model_class(config or tiny_config(**settings)).eval()
     model.classifier.weight.data.normal_(std=2)
     model.crf.transitions.data.normal_()
     return model
@@ -58,6 +70,22 @@ def processor() -> UmgfProcessor:
 @pytest.fixture(scope="module")
 def tagger(processor) -> MultimodalNerPipeline:
     return MultimodalNerPipeline(random_model(), processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def rgcn_tagger(processor) -> MultimodalNerPipeline:
+    captions = ["Anna at a meeting", "Rome at night", "a cat", "Bob Marley"]
+    index = RelationIndex(
+        ["anna", "rome", "cat", "bob"],
+        captions=captions,
+        object_labels=[["person"], ["tower"], ["cat"], ["person", "guitar"]],
+        features=torch.randn(4, 1, 16, generator=torch.Generator().manual_seed(0)),
+        encoder=HashingEncoder(256),
+        hubness="none",
+    )
+    processor = RgcnProcessor(processor.image_processor, processor.tokenizer, index, k=3)
+    model = random_model(rgcn_config(), RgcnForTokenClassification)
+    return MultimodalNerPipeline(model, processor=processor, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +121,7 @@ def test_offsets_are_exact_in_any_text(tagger, text):
     entities = tagger(text)
     for row in [*words, *entities]:
         assert text[row["start"] : row["end"]] == row["word"] != ""
-    assert "".join(row["word"] for row in words) == "".join(word for word, _, _ in split(text))
+    assert "".join(row["word"] for row in words) == "".join(word for word, _, _ in split_tweet(text))
     ends = [0, *(row["end"] for row in words)]
     assert all(row["start"] >= end for row, end in zip(words, ends, strict=False))
 
@@ -107,7 +135,7 @@ def split(text: str) -> list[tuple[str, int, int]]:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 def test_text_and_its_words_give_the_same_entities(tagger, picture, text):
-    words = [word for word, _, _ in split(text)]
+    words = [word for word, _, _ in split_tweet(text)]
     of_text, of_words = tagger([{"text": text, "image": picture}, {"words": words, "image": picture}])
     joined = " ".join(words)
     assert all(joined[row["start"] : row["end"]] == row["word"] for row in of_words)
@@ -116,7 +144,9 @@ def test_text_and_its_words_give_the_same_entities(tagger, picture, text):
     ]
 
 
-def test_the_batch_size_changes_nothing(tagger, posts):
+@pytest.mark.parametrize("system", ["tagger", "rgcn_tagger"])
+def test_the_batch_size_changes_nothing(request, system, posts):
+    tagger = request.getfixturevalue(system)
     one_by_one = [tagger(post) for post in posts]
     assert {len(result) for result in one_by_one} > {1, 2, 3}  # the test would prove little otherwise
     for options in ({"batch_size": 7}, {"batch_size": 64}, {"batch_size": 8, "num_workers": 2}):
@@ -124,7 +154,9 @@ def test_the_batch_size_changes_nothing(tagger, posts):
         assert without_scores(together) == without_scores(one_by_one)
         for alone, batched in zip(itertools.chain(*one_by_one), itertools.chain(*together), strict=True):
             assert batched["score"] == pytest.approx(alone["score"], abs=1e-4)
-            assert [node["box"] for node in batched["objects"]] == [node["box"] for node in alone["objects"]]
+            for name, key in (("objects", "box"), ("neighbors", "id")):
+                weights = {str(node[key]): node["weight"] for node in alone.get(name, [])}
+                assert {str(node[key]): node["weight"] for node in batched.get(name, [])} == pytest.approx(weights)
 
 
 def test_posts_of_like_size_share_a_batch(tagger, posts, monkeypatch):
@@ -249,8 +281,6 @@ def test_scores_are_the_probabilities_of_all_label_sequences(processor, picture,
 
 
 def test_entities_are_those_of_the_word_labels(tagger, posts):
-    from modeling_umgf.labels import entity_spans
-
     for words, entities in zip(tagger(posts, aggregation_strategy="none"), tagger(posts), strict=True):
         spans = [
             (words[a]["start"], words[b - 1]["end"], kind) for a, b, kind in entity_spans([w["entity"] for w in words])
@@ -338,6 +368,28 @@ def test_a_grounder_finds_the_objects(tagger, picture):
     assert failing == {"error": "ZeroDivisionError: division by zero"}
 
 
+def test_rgcn_names_the_neighbours_that_were_used(rgcn_tagger, picture):
+    post = {"text": "Anna meets Rome", "image": picture, "object_labels": ["person", "dog"]}
+    entities = rgcn_tagger(post)
+    assert entities
+    index = rgcn_tagger.processor.relation_index
+    expected = {("inter", node["id"]) for node in index.neighbors_for_text(["Anna meets Rome"], 3)[0]}
+    expected |= {("intra", node["id"]) for node in index.neighbors_for_picture([["person", "dog"]], 3)[0]}
+    assert expected > {("inter", "anna"), ("inter", "rome"), ("intra", "anna"), ("intra", "bob")}
+    for entity in entities:
+        assert entity["objects"] == []
+        assert {(node["relation"], node["id"]) for node in entity["neighbors"]} == expected
+        weights = [node["weight"] for node in entity["neighbors"]]
+        assert weights == sorted(weights, reverse=True) and weights[-1] > 0
+    assert rgcn_tagger(post | {"id": "anna"}) != entities  # a picture of the index is not its own neighbour
+    given = {"neighbors_inter": [{"id": "cat", "score": 0.5}, {"id": "bob", "score": 0.0}], "neighbors_intra": []}
+    assert [node["id"] for node in rgcn_tagger(post | given)[0]["neighbors"]] == ["cat"]
+    named = rgcn_tagger(post | {"object_labels": None}, labeler=lambda pictures: [["cat"]] * len(pictures))
+    assert ("intra", "cat") in {(node["relation"], node["id"]) for node in named[0]["neighbors"]}
+    unknown = rgcn_tagger({"text": "Anna", "neighbors_inter": [{"id": "nobody", "score": 1.0}]})
+    assert "'nobody' is not in the relation index" in unknown["error"]
+
+
 WITHOUT_THE_PACKAGE = """
 import json, sys
 class NotInstalled:
@@ -355,10 +407,10 @@ print(json.dumps([first, pipeline(model=copy, trust_remote_code=True)(post)]))
 """
 
 
-def test_a_saved_folder_tags_with_and_without_the_package(processor, picture, tmp_path):
+@pytest.mark.parametrize("system", ["tagger", "rgcn_tagger"])
+def test_a_saved_folder_tags_with_and_without_the_package(request, system, picture, tmp_path):
     picture.save(tmp_path / "p.png")
-    random_model().save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
+    request.getfixturevalue(system).save_pretrained(tmp_path / "model")
     here = pipeline("multimodal-ner", model=str(tmp_path / "model"))
     assert type(here) is MultimodalNerPipeline
     expected = here({"text": "Anna meets Bob in Rome", "image": tmp_path / "p.png"})
