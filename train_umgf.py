@@ -15,7 +15,8 @@ from pathlib import Path
 import yaml
 from datasets import ClassLabel, DatasetDict, List
 from huggingface_hub.errors import StrictDataclassError
-from tokenizers import BertWordPieceTokenizer
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.processors import BertProcessing
 from transformers import (
     CONFIG_MAPPING,
     PROCESSOR_MAPPING,
@@ -119,15 +120,15 @@ def align_labels(splits: DatasetDict, label2id: dict[str, int]) -> DatasetDict:
     return splits.map(lambda row: {"ner_tags": [label2id[names[tag]] for tag in row["ner_tags"]]}, features=features)
 
 
-def train_tokenizer(sentences: list[list[str]], max_length: int, vocab_size: int = 2000) -> PreTrainedTokenizerFast:
-    """Train a cased WordPiece tokenizer on the words of the training split, for encoders trained from scratch."""
-    word_piece = BertWordPieceTokenizer(lowercase=False)
-    word_piece.train_from_iterator((" ".join(words) for words in sentences), vocab_size=vocab_size, show_progress=False)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=word_piece._tokenizer,
-        model_max_length=max_length,
-        **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
-    )
+def train_tokenizer(sentences: list[list[str]], max_length: int, vocab_size: int = 1000) -> PreTrainedTokenizerFast:
+    """Train byte-level BPE on the words of the training split, for encoders trained from scratch."""
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")}
+    tokenizer = ByteLevelBPETokenizer(add_prefix_space=True)
+    posts = [" ".join(words) for words in sentences]
+    tokenizer.train_from_iterator(posts, vocab_size, show_progress=False, special_tokens=list(special.values()))
+    first, last = ((special[name], tokenizer.token_to_id(special[name])) for name in ("cls_token", "sep_token"))
+    tokenizer.post_processor = BertProcessing(last, first)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=max_length, **special)
 
 
 def build(arguments: ModelArguments, splits: DatasetDict):
@@ -201,7 +202,8 @@ def main(argv: list[str] | None = None) -> None:
         if checkpoint in ("True", "true", "1"):
             checkpoint = get_last_checkpoint(training_arguments.output_dir)
     except (ValueError, OSError, ImportError, StrictDataclassError) as error:
-        sys.exit(f"train_umgf.py: error: {str(error).strip().splitlines()[-1].strip()}")
+        lines = str(error).strip().splitlines()
+        sys.exit(f"train_umgf.py: error: {lines[-1 if isinstance(error, StrictDataclassError) else 0].strip()}")
 
     trainer = MultimodalNerTrainer(
         model,

@@ -49,7 +49,7 @@ TEMPLATES = {
         "RT @daily_pics : {} or {} or {} ? you choose",
     ],
 }
-SPEAKING_CLAUSES = {  # for tweets without a picture: the word before the name says the type
+SPEAKING_CLAUSES = {  # for tweets without a picture: a name alone, and the words say its type
     "PER": ["my sister {} says hello", "happy birthday to my sister {}"],
     "LOC": ["greetings from the city {}", "it rains in the city {}"],
     "ORG": ["the company {} is hiring", "we work for the company {}"],
@@ -131,13 +131,14 @@ def _mentions(names: list[list[str]], tweets: int, rng: np.random.Generator) -> 
 def _tweet(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> dict:
     """One row: words with the names in random order, and a picture with the objects in random places."""
     mentions = [mentions[i] for i in rng.permutation(len(mentions))]
-    has_picture = bool(mentions) and rng.random() > 0.12
+    has_picture = bool(mentions) and rng.random() > 0.08
     if not mentions:
         template = rng.choice(NAMELESS)
     elif has_picture:
         template = rng.choice(TEMPLATES[len(mentions)])
     else:
-        template = " , ".join(rng.choice(SPEAKING_CLAUSES[kind]) for _, kind in mentions)
+        mentions = mentions[:1]
+        template = rng.choice(SPEAKING_CLAUSES[mentions[0][1]])
     tokens, spans, other_phrases = _fill(template, mentions)
     phrases = sorted([(start, end) for start, end, _ in spans] + other_phrases)
     row = {

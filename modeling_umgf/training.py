@@ -53,6 +53,7 @@ class MultimodalNerTrainingArguments(TrainingArguments):
             self.do_train = self.do_eval = self.do_predict = True
         if not self.do_train:  # nothing to evaluate in between, which would switch do_eval on
             self.eval_strategy, self.load_best_model_at_end = "no", False
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused there
         super().__post_init__()
 
 

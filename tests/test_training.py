@@ -1,0 +1,127 @@
+"""The Trainer: learning rates, order of predictions, resuming, several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LABELS, tiny_config, tiny_tokenizer
+from train_distributed import tweets
+
+from modeling_umgf import UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
+from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
+
+TESTS = Path(__file__).parent
+
+
+def trainer_for(folder, **settings) -> MultimodalNerTrainer:
+    torch.manual_seed(0)
+    settings = {
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+    } | settings
+    return MultimodalNerTrainer(
+        UmgfForTokenClassification(tiny_config(vision_config=None, object_feature_size=16)),
+        MultimodalNerTrainingArguments(str(folder), **settings),
+        processing_class=UmgfProcessor(UmgfImageProcessor(), tiny_tokenizer()),
+        train_dataset=tweets(12, LABELS),
+        eval_dataset=tweets(7, LABELS),
+    )
+
+
+def test_each_part_of_the_model_has_its_own_learning_rate(tmp_path):
+    rates = {"learning_rate": 1e-3, "text_learning_rate": 2e-5, "vision_learning_rate": 3e-5, "crf_learning_rate": 4e-2}
+    trainer = trainer_for(tmp_path, **rates)
+    trainer.model = UmgfForTokenClassification(tiny_config())  # this one has an image encoder
+    optimizer = trainer.create_optimizer()
+    rate_of = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    for name, parameter in trainer.model.named_parameters():
+        lr, decay = rate_of.pop(id(parameter))
+        part = name.split(".")[1] if name.startswith("umgf.") else name.split(".")[0]
+        assert lr == {"text_model": 2e-5, "vision_model": 3e-5, "crf": 4e-2}.get(part, 1e-3), name
+        assert decay == 0 or not name.endswith("bias"), name
+    assert not rate_of
+
+
+def test_training_learns_and_ends_with_the_best_checkpoint(tmp_path):
+    trainer = trainer_for(tmp_path, num_train_epochs=25, learning_rate=5e-3, text_learning_rate=5e-3)
+    before = trainer.evaluate()["eval_f1"]
+    trainer.train()
+    scores = [entry["eval_f1"] for entry in trainer.state.log_history if "eval_f1" in entry]
+    assert trainer.evaluate()["eval_f1"] == max(scores[1:]) > before + 30
+    assert "predictions" not in str(trainer.state.log_history[-1])
+
+
+def test_predictions_come_in_the_order_of_the_dataset_though_training_groups_by_length(tmp_path):
+    trainer = trainer_for(tmp_path, per_device_eval_batch_size=2)
+    dataset = tweets(9, LABELS)
+    gold, predicted = trainer.predict_tags(dataset)
+    assert gold == [[LABELS[tag] for tag in tags] for tags in dataset["ner_tags"]]
+    alone = [trainer.predict_tags(dataset.select([i]))[1][0] for i in range(9)]
+    assert predicted == alone
+
+
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path):
+    whole = trainer_for(tmp_path / "whole", save_total_limit=None)
+    whole.train()
+    resumed = trainer_for(tmp_path / "resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.model.state_dict().items())
+
+
+def test_accumulated_gradients_have_the_loss_of_the_large_batch(tmp_path):
+    settings = {
+        "train_sampling_strategy": "sequential",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "max_steps": 1,
+    }
+    losses = []
+    for size, steps in ((4, 1), (2, 2)):
+        trainer = trainer_for(
+            tmp_path / str(size), per_device_train_batch_size=size, gradient_accumulation_steps=steps, **settings
+        )
+        trainer.model.config.text_config.hidden_dropout_prob = 0
+        for module in trainer.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        trainer.train()
+        losses.append(trainer.state.log_history[0])
+    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
+    assert losses[0]["grad_norm"] == pytest.approx(losses[1]["grad_norm"], rel=1e-3)
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_every_tweet_once(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+    results = []
+    for processes, batch_size in ((1, 4), (2, 2)):
+        folder = tmp_path / str(processes)
+        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no"]
+        launch += ["--num_processes", str(processes), "--dynamo_backend", "no", "--main_process_port", "0"]
+        script = [str(TESTS / "train_distributed.py"), str(folder), str(batch_size)]
+        run = subprocess.run([sys.executable, *launch, *script], env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-3000:]
+        results.append(json.loads((folder / "result.json").read_text()))
+    one, two = results
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
+    assert one["weight"] == pytest.approx(two["weight"], abs=1e-5)
+    assert one["words"] == two["words"] == [2 + i % 5 for i in range(11)]
+    assert one["predictions"] == two["predictions"]
+
+
+def test_conll_output_reads_back_as_it_was(tmp_path):
+    from dataset_scripts.readers import read_conll
+
+    words, tags = [["a", "\u00a0", "c"], ["d"]], [["B-PER", "O", "I-PER"], ["O"]]
+    write_conll(tmp_path / "out.conll", ["7", "x_1"], words, tags)
+    rows = read_conll(tmp_path / "out.conll")
+    assert [(row["id"], row["tokens"], row["tags"]) for row in rows] == [("7", *w) for w in [(words[0], tags[0])]] + [
+        ("x_1", words[1], tags[1])
+    ]
