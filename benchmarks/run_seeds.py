@@ -1,0 +1,61 @@
+"""Train with several seeds and store the scores with their mean and deviation.
+
+    python -m benchmarks.run_seeds NAME SETTINGS.yaml --seeds 1 2 3 [-- any argument of train_umgf.py]
+
+Finished seeds are not run again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from .record import write_result
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="name of the result: benchmarks/results/NAME.json")
+    parser.add_argument("settings", help="YAML file of train_umgf.py")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs_dir", default="runs", help="folder of the trained models")
+    own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+    extra = sys.argv[len(own) + 2 :]
+    arguments = parser.parse_args(own)
+
+    runs, seconds = {}, 0.0
+    for seed in arguments.seeds:
+        folder = Path(arguments.runs_dir, f"{arguments.name}_seed{seed}")
+        finished = folder / "finished.json"
+        if not finished.exists():
+            command = ["train_umgf.py", arguments.settings, "--seed", str(seed), "--output_dir", str(folder), *extra]
+            start = time.time()
+            subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], check=True)
+            scores = json.loads((folder / "all_results.json").read_text())
+            finished.write_text(json.dumps({"scores": scores, "seconds": time.time() - start}))
+        run = json.loads(finished.read_text())
+        runs[seed], seconds = run["scores"], seconds + run["seconds"]
+
+    test_scores = {key: [scores[key] for scores in runs.values()] for key in runs[arguments.seeds[0]] if "f1" in key}
+    results = {
+        "mean": {key: round(statistics.mean(values), 2) for key, values in test_scores.items()},
+        "deviation": {
+            key: round(statistics.stdev(values), 2) for key, values in test_scores.items() if len(values) > 1
+        },
+        "seeds": runs,
+    }
+    settings = yaml.safe_load(Path(arguments.settings).read_text())
+    arguments_given = [Path(value).name if "/" in value else value for value in extra]  # no folders of this machine
+    configuration = {"settings": settings, "arguments": arguments_given, "seeds": arguments.seeds}
+    print(write_result(arguments.name, configuration, results, seconds))
+
+
+if __name__ == "__main__":
+    main()
