@@ -1,6 +1,6 @@
 """A Hugging Face Hub for tests: one local HTTP server that speaks the part of the protocol its Python client uses.
 
-Repositories live in memory. Small text files are committed inline and all others go through Git LFS, as on the real Hub;
+Repositories live in memory. Small text files are committed inline, all others go through Git LFS, as on the real Hub;
 Xet is switched off by `environment`. The client reads HF_ENDPOINT and HF_TOKEN when it is imported, so pushes
 and loads run in a process of their own:
 
@@ -64,12 +64,8 @@ class HubStandIn:
     def environment(self, home: str | Path, token: str | None = None, **more: str) -> dict[str, str]:
         """The environment of a client process: this server, a cache of its own and, if given, a token."""
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))}
-        client = {
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
+        client = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+        client |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         return {**keep, **client, **({"HF_TOKEN": token} if token else {}), **more}
 
 
@@ -182,7 +178,7 @@ class HubHandler(BaseHTTPRequestHandler):
         return USERS.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
 
     def readable(self, kind: str, name: str, revision: str | None) -> Repository | None:
-        """The repository if this user may see it; otherwise answers as the Hub does, without saying whether it exists."""
+        """The repository, if this user may see it; otherwise answer as the Hub does: it may not even exist."""
         repository = self.hub.repositories.get(f"{kind}/{name}")
         if repository is None or (repository.private and self.user != name.split("/")[0]):
             self.refuse(404 if self.user else 401, "RepoNotFound")
