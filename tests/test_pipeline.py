@@ -12,23 +12,12 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, tiny_config, tiny_tokenizer
+from conftest import LABELS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from test_modeling_rgcn import rgcn_config
 from transformers import pipeline
 
-from modeling_umgf import (
-    HashingEncoder,
-    MultimodalNerPipeline,
-    RelationIndex,
-    RgcnForTokenClassification,
-    RgcnProcessor,
-    UmgfForTokenClassification,
-    UmgfImageProcessor,
-    UmgfProcessor,
-)
+from modeling_umgf import MultimodalNerPipeline, UmgfProcessor
 from modeling_umgf.labels import entity_spans
 from modeling_umgf.text_splitting import split_tweet
 
@@ -53,44 +42,7 @@ PIECES = [
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map("".join)
 
 
-def random_model(config=None, model_class=UmgfForTokenClassification, **settings):
-    """A model with weights large enough that its labels vary with the word and with the picture."""
-    torch.manual_seed(1)
-    model = model_class(config or tiny_config(**settings)).eval()
-    model.classifier.weight.data.normal_(std=2)
-    model.crf.transitions.data.normal_()
-    return model
-
-
-@pytest.fixture(scope="module")
-def processor() -> UmgfProcessor:
-    return UmgfProcessor(UmgfImageProcessor(size={"height": 32, "width": 32}), tiny_tokenizer())
-
-
-@pytest.fixture(scope="module")
-def tagger(processor) -> MultimodalNerPipeline:
-    return MultimodalNerPipeline(random_model(), processor=processor, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def rgcn_tagger(processor) -> MultimodalNerPipeline:
-    captions = ["Anna at a meeting", "Rome at night", "a cat", "Bob Marley"]
-    index = RelationIndex(
-        ["anna", "rome", "cat", "bob"],
-        captions=captions,
-        object_labels=[["person"], ["tower"], ["cat"], ["person", "guitar"]],
-        features=torch.randn(4, 1, 16, generator=torch.Generator().manual_seed(0)),
-        encoder=HashingEncoder(256),
-        hubness="none",
-    )
-    processor = RgcnProcessor(processor.image_processor, processor.tokenizer, index, k=3)
-    model = random_model(rgcn_config(), RgcnForTokenClassification)
-    return MultimodalNerPipeline(model, processor=processor, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def picture() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+pytest_plugins = ("tiny_taggers",)
 
 
 @pytest.fixture(scope="module")
@@ -253,8 +205,8 @@ def test_every_kind_of_picture_gives_the_same_result(tagger, picture, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"constrain_bio": True}])
-def test_scores_are_the_probabilities_of_all_label_sequences(processor, picture, settings):
-    model = random_model(**settings)
+def test_scores_are_the_probabilities_of_all_label_sequences(random_model, tagger, picture, settings):
+    model, processor = random_model(**settings), tagger.processor
     tagger = MultimodalNerPipeline(model, processor=processor, device="cpu")
     words = ["Anna", "meets", "Bob", "in"]
     with torch.no_grad():
@@ -305,7 +257,8 @@ def test_objects_are_those_linked_to_the_entity_most_important_first(tagger, pic
         assert all("query" in node for node in entity["objects"])
 
 
-def test_grid_and_text_only_models_and_given_features(processor, picture):
+def test_grid_and_text_only_models_and_given_features(random_model, tagger, picture):
+    processor = tagger.processor
     grid = UmgfProcessor(processor.image_processor, processor.tokenizer, visual_nodes="grid")
     tagger = MultimodalNerPipeline(random_model(visual_nodes="grid"), processor=grid, device="cpu")
     entities = tagger({"text": "Anna meets Bob", "image": picture})
@@ -320,8 +273,8 @@ def test_grid_and_text_only_models_and_given_features(processor, picture):
     assert all(len(row["objects"]) == 2 and set(row["objects"][0]) == {"weight"} for row in tagger(featured))
 
 
-def test_models_that_label_pieces_give_words(processor, picture):
-    labels = [*LABELS, "X", "[CLS]", "[SEP]"]
+def test_models_that_label_pieces_give_words(random_model, tagger, picture):
+    labels, processor = [*LABELS, "X", "[CLS]", "[SEP]"], tagger.processor
     model = random_model(labels=labels, subword_labels="x", inter_edges="full")
     tagger = MultimodalNerPipeline(model, processor=processor, device="cpu")
     posts = [{"words": ["Anna", "http://t.co/x", "Bob"], "image": picture}, {"words": ["Rome"]}]
@@ -344,8 +297,8 @@ def test_words_beyond_the_limit_are_outside_and_improbable(tagger):
     assert words[0]["score"] > 0
 
 
-def test_half_precision_models_tag(processor, picture):
-    tagger = MultimodalNerPipeline(random_model().to(torch.bfloat16), processor=processor, device="cpu")
+def test_half_precision_models_tag(random_model, tagger, picture):
+    tagger = MultimodalNerPipeline(random_model().to(torch.bfloat16), processor=tagger.processor, device="cpu")
     assert tagger({"text": "Anna meets Bob", "image": picture}, aggregation_strategy="none")[0]["score"] > 0
 
 

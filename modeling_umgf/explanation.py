@@ -1,0 +1,190 @@
+"""Why an entity was found: what its words take of each visual node, and what the model would say without the node."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from .drawing import draw_objects, objects_to_html
+from .labels import entity_spans
+from .pipeline_multimodal_ner import (
+    MultimodalNerPipeline,
+    labels_of_words,
+    node_weights,
+    run_crf_steps,
+    span_scores,
+)
+
+MASKS = {"objects": "object_mask", "inter": "inter_neighbor_mask", "intra": "intra_neighbor_mask"}
+TITLES = {"objects": "object", "inter": "picture that matches the text", "intra": "picture with the same objects"}
+
+_FONT_SIZE, _MARGIN = 15, 12
+
+
+@dataclass
+class Explanation:
+    """The entities of a post and what each visual node has to do with them.
+
+    Args:
+        text: the text; of words, " ".join(words).
+        words: its words.
+        picture: the picture, or None.
+        nodes: the visual nodes: {"kind": "objects", "box", …}; of R-GCN also {"kind": "inter" or "intra", "id", …}.
+        entities: for each entity `entity_group`, `score`, `word`, `start`, `end` as from the pipeline, `words` (first,
+            after), and `nodes`, the most influential first: {"node": its number in `nodes`, "weight": how much the
+            entity's words take of it, 0..1 (None where the model has no such gate), "score_without": the score of the
+            same labels when the node is left out, "change": score_without - score (negative: the node speaks for it)}.
+    """
+
+    text: str
+    words: list[str]
+    picture: Image.Image | None
+    nodes: list[dict[str, Any]]
+    entities: list[dict[str, Any]]
+
+    def to_image(self) -> Image.Image:
+        """Draw the picture with its objects and the words, and below, for each entity, its nodes."""
+        drawing = draw_objects(self.picture, self.words, *self._drawn())
+        font = ImageFont.load_default(_FONT_SIZE)
+        lines = [line for entity in self.entities for line in self._lines(entity)]
+        height = len(lines) * (_FONT_SIZE + 6) + 2 * _MARGIN
+        image = Image.new("RGB", (drawing.width, drawing.height + height), "white")
+        image.paste(drawing)
+        draw = ImageDraw.Draw(image)
+        for i, line in enumerate(lines):
+            draw.text((_MARGIN, drawing.height + _MARGIN + i * (_FONT_SIZE + 6)), line, fill="black", font=font)
+        return image
+
+    def to_html(self) -> str:
+        """Write the same as one self-contained page: no script, no other file, everything escaped."""
+        rows = []
+        for entity in self.entities:
+            name = html.escape(f"{entity['word']} ({entity['entity_group']})")
+            rows.append(f"<tr><th colspan=4>{name}, probability {entity['score']:.3f}</th></tr>")
+            for link in entity["nodes"]:
+                weight = "" if link["weight"] is None else _bar(link["weight"], "#56b4e9") + f"{link['weight']:.2f}"
+                color = "#009e73" if link["change"] < 0 else "#d55e00"
+                change = _bar(abs(link["change"]), color) + f"{link['change']:+.3f}"
+                title = html.escape(self._title(link["node"]))
+                cells = (title, weight, f"{link['score_without']:.3f}", change)
+                rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        head = "<tr><th>node</th><th>taken</th><th>probability without it</th><th>change</th></tr>"
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Why these entities</title>'
+            "<style>body {font-family: sans-serif; margin: 2em auto; max-width: 800px} td, th {text-align: left; "
+            "padding: 2px 12px 2px 0}</style></head><body>\n"
+            f"{objects_to_html(self.picture, self.words, *self._drawn())}\n"
+            f"<table>{head}{''.join(rows)}</table>\n</body></html>\n"
+        )
+
+    def _drawn(self) -> tuple[list[dict], list[tuple[int, int, str]]]:
+        objects = [node for node in self.nodes if "box" in node] if self.picture is not None else []
+        return objects, [(*entity["words"], entity["entity_group"]) for entity in self.entities]
+
+    def _title(self, number: int) -> str:
+        node = self.nodes[number]
+        return f"{number} {node.get('query') or TITLES[node['kind']]}" + (f" {node['id']}" if "id" in node else "")
+
+    def _lines(self, entity: Mapping[str, Any]) -> list[str]:
+        lines = [f"{entity['word']} ({entity['entity_group']}), probability {entity['score']:.3f}"]
+        for link in entity["nodes"]:
+            weight = "" if link["weight"] is None else f"taken {link['weight']:.2f}, "
+            without = f"without it {link['score_without']:.3f} ({link['change']:+.3f})"
+            lines.append(f"      {self._title(link['node'])}: {weight}{without}")
+        return lines
+
+
+@torch.no_grad()
+def explain(
+    model,
+    processor,
+    text: str | None = None,
+    image: Any = None,
+    words: Sequence[str] | None = None,
+    grounder: Callable | None = None,
+    labeler: Callable | None = None,
+    **columns: Any,
+) -> Explanation:
+    """Explain the entities of one post.
+
+        explanation = explain(model, processor, "Rihanna sings in London", image="rihanna.jpg")
+        explanation.to_image().save("why.png")
+
+    Args:
+        model: a tagger of this package.
+        processor: its processor.
+        text: the post; or
+        words: its words.
+        image: the picture: path, URL, bytes, PIL picture or array; None = no picture.
+        grounder, labeler: find the objects of the picture, or name them, where they are not given; see the processor.
+        columns: whatever else the processor reads: objects, neighbors_inter, …
+
+    Returns:
+        The entities that the pipeline finds, each with all visual nodes. A node is left out by its mask, and the score
+        of the labels that the entity was given is computed again.
+
+    Raises:
+        ValueError: the post cannot be read.
+    """
+    tagger = MultimodalNerPipeline(model, processor=processor, device=model.device)
+    post = {"text": text, "words": words, "image": image} | columns
+    item = tagger.preprocess(post, grounder=grounder, labeler=labeler)
+    words = [word for word, _, _ in item["words"]]
+    explanation = Explanation(item["text"], words, item["picture"], [], [])
+    if not words:
+        return explanation
+    features = {name: tensor.to(model.device) for name, tensor in item["features"].items()}
+    places = []  # (kind, position) of each node
+    for kind, mask in MASKS.items():
+        if mask in features:
+            known = item["nodes"].get(kind, [])
+            for position in torch.where(features[mask][0])[0].tolist():
+                places.append((kind, position))
+                node = {"kind": kind} | (known[position] if position < len(known) else {})
+                if item["picture"] is not None and node.get("box") == [0, 0, *item["picture"].size]:
+                    node = {"query": "the whole picture"} | node
+                explanation.nodes.append(node)
+    outputs, mask, steps = run_crf_steps(model, leave_out(features, places))
+    spans = entity_spans(labels_of_words(model, outputs.predictions[:1], steps[:1])[0])
+    weights = node_weights(outputs, steps, features)
+    everywhere = [(row, *span) for row in range(len(mask)) for span in spans]
+    labels = outputs.predictions[:1].expand_as(outputs.predictions)
+    scores = span_scores(model, outputs.logits, mask, steps, labels, everywhere).view(len(mask), len(spans)).tolist()
+    for i, (first, after, entity_type) in enumerate(spans):
+        links = []
+        for number, (kind, position) in enumerate(places):
+            weight = weights[kind][0, first:after, position].mean().item() if kind in weights else None
+            without = scores[number + 1][i]
+            links.append({"node": number, "weight": weight, "score_without": without, "change": without - scores[0][i]})
+        start, end = item["words"][first][1], item["words"][after - 1][2]
+        explanation.entities.append(
+            {
+                "entity_group": entity_type,
+                "score": scores[0][i],
+                "word": item["text"][start:end],
+                "start": start,
+                "end": end,
+                "words": (first, after),
+                "nodes": sorted(links, key=lambda link: -abs(link["change"])),
+            }
+        )
+    return explanation
+
+
+def leave_out(features: Mapping[str, torch.Tensor], places: Sequence[tuple[str, int]]) -> dict[str, torch.Tensor]:
+    """Repeat a batch of one: first as it is, then without each of the nodes (kind, position) in turn."""
+    repeated = {name: tensor.repeat_interleave(len(places) + 1, dim=0) for name, tensor in features.items()}
+    for row, (kind, position) in enumerate(places, start=1):
+        repeated[MASKS[kind]][row, position] = False
+    return repeated
+
+
+def _bar(share: float, color: str) -> str:
+    return (
+        f'<span style="display: inline-block; height: 0.7em; width: {60 * share:.0f}px; background: {color}"></span> '
+    )
