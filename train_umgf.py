@@ -156,20 +156,16 @@ def build(arguments: ModelArguments, splits: DatasetDict):
     vision, vision_config = arguments.vision_model, arguments.vision_config
     if arguments.text_only:
         config["num_layers"], vision, vision_config = 0, None, None
+    if vision_config:
+        config["vision_config"] = vision_config
     if arguments.text_model:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, add_prefix_space=True)
-        if vision_config:
-            config["vision_config"] = vision_config
-        model = model_class.from_text_vision_pretrained(arguments.text_model, vision, labels, **config)
-    elif vision:
-        raise ValueError("--vision_model needs a pretrained --text_model; with --text_config give --vision_config.")
+        text = arguments.text_model
+        tokenizer = AutoTokenizer.from_pretrained(text, add_prefix_space=True)
     else:
-        text_config = dict(arguments.text_config)
-        tokenizer = train_tokenizer(splits["train"]["tokens"], text_config.get("max_position_embeddings", 512))
-        text_config["vocab_size"] = len(tokenizer)
-        label2id = {label: i for i, label in enumerate(labels)}
-        config |= {"id2label": dict(enumerate(labels)), "label2id": label2id}
-        model = model_class(config_class(text_config=text_config, vision_config=vision_config, **config))
+        text = dict(arguments.text_config)
+        tokenizer = train_tokenizer(splits["train"]["tokens"], text.get("max_position_embeddings", 512))
+        text["vocab_size"] = len(tokenizer)
+    model = model_class.from_text_vision_pretrained(text, vision, labels, **config)
     tokenizer.model_max_length = min(
         tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
     )

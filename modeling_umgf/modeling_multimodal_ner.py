@@ -102,18 +102,25 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_text_vision_pretrained(
-        cls, text: str | os.PathLike, vision: str | os.PathLike | None = None, labels: list[str] | None = None, **config
+        cls,
+        text: str | os.PathLike | dict,
+        vision: str | os.PathLike | None = None,
+        labels: list[str] | None = None,
+        **config,
     ):
         """Start from two pretrained backbones; everything else is initialised.
 
         Args:
-            text: id or folder of a transformers text encoder.
+            text: id or folder of a transformers text encoder, or the configuration of one that is trained from scratch.
             vision: id or folder of a timm or transformers image encoder; None = no pictures, or features are given.
             labels: the BIO labels, in the order of their ids.
             config: any other setting of the configuration.
         """
-        text_model = AutoModel.from_pretrained(text, dtype=torch.float32)
-        config["text_config"] = text_model.config.to_dict()
+        if isinstance(text, dict):
+            config["text_config"] = text
+        else:
+            text_model = AutoModel.from_pretrained(text, dtype=torch.float32)
+            config["text_config"] = text_model.config.to_dict()
         if vision is not None:
             vision_model = AutoModel.from_pretrained(vision, dtype=torch.float32).eval()
             config["vision_config"] = vision_model.config.to_dict()
@@ -123,7 +130,8 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
             config["id2label"] = dict(enumerate(labels))
             config["label2id"] = {label: i for i, label in enumerate(labels)}
         model = cls(cls.config_class(**config))
-        _copy_weights(text_model, model.base_model.text_model, text)
+        if not isinstance(text, dict):
+            _copy_weights(text_model, model.base_model.text_model, text)
         if vision is not None:
             _copy_weights(vision_model, model.base_model.vision_model, vision)
         return model
