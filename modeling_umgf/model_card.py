@@ -63,7 +63,7 @@ def describe_run(
     """
     folder, config, args = Path(trainer.args.output_dir), trainer.model.config, trainer.args
     splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset} if splits is None else splits
-    default = type(config)(text_config=config.text_config, vision_config=config.vision_config).to_dict()
+    default = type(config)().to_dict()  # never from config.text_config: that would reset its attention implementation
     not_settings = {"text_config", "vision_config", "id2label", "label2id", "auto_map", "architectures", "dtype"}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     return {

@@ -24,14 +24,20 @@ def three_tweets(pictures: bool = True) -> Dataset:
 
 
 def train(
-    folder: Path, seed: int = 1, pictures: bool = True, dataset: str = "three tweets", **arguments
+    folder: Path,
+    seed: int = 1,
+    pictures: bool = True,
+    splits: DatasetDict | None = None,
+    dataset: str = "three tweets",
+    **arguments,
 ) -> MultimodalNerTrainer:
-    """Train one epoch, evaluate, and save everything that the training command saves."""
+    """Train (one epoch by default), evaluate, and save everything that the training command saves."""
     torch.manual_seed(seed)
-    splits = DatasetDict({split: three_tweets(pictures) for split in ("train", "validation", "test")})
+    splits = splits or DatasetDict({split: three_tweets(pictures) for split in ("train", "validation", "test")})
+    arguments = {"num_train_epochs": 1, "seed": seed, "disable_tqdm": True} | arguments
     trainer = MultimodalNerTrainer(
         UmgfForTokenClassification(tiny_config()),
-        MultimodalNerTrainingArguments(str(folder), num_train_epochs=1, seed=seed, disable_tqdm=True, **arguments),
+        MultimodalNerTrainingArguments(str(folder), **arguments),
         processing_class=UmgfProcessor(UmgfImageProcessor(size={"height": 32, "width": 32}), tiny_tokenizer()),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],

@@ -125,6 +125,15 @@ def test_encoders_from_the_hub_are_linked_and_paths_of_this_machine_are_not_told
     assert "somebody" not in str(card) + (tmp_path / "run.json").read_text()
 
 
+def test_writing_the_card_leaves_the_model_as_it_is(tmp_path):
+    trainer = train(tmp_path)
+    text_config = trainer.model.umgf.text_model.config
+    assert text_config._attn_implementation is not None
+    before = text_config._attn_implementation
+    trainer.create_model_card()
+    assert text_config._attn_implementation == before
+
+
 def test_saving_again_keeps_what_was_said_about_the_data(tmp_path):
     trainer = train(tmp_path, dataset="named data")
     trainer.save_model()

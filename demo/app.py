@@ -1,0 +1,247 @@
+"""A page to try a trained model: paste a tweet, drop a picture, see the names and the objects that mattered.
+
+    python demo/app.py runs/contrast_tweets --examples data/contrast_tweets
+
+On a Space the model is named by the variable MODEL, a detector by DETECTOR and a dataset of examples by EXAMPLES.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+from transformers import pipeline
+
+try:
+    import modeling_umgf  # noqa: F401  the installed package goes before the code in the model's folder
+except ImportError:
+    pass
+
+COLORS = ("#f4a259", "#6cb4ee", "#7bc47f", "#e57fb1", "#b79ced", "#d9c34a", "#5fc7c0", "#e0796b")
+EVERY_NAME, SHARED_COLOR = "linked to every name", "#9ca3af"
+COLUMNS = (
+    "name",
+    "type",
+    "probability",
+    "characters",
+    "linked objects (how far the gate opens)",
+    "without the picture",
+)
+TYPES = {"PER": "person", "LOC": "place", "ORG": "organisation", "MISC": "any other name"}
+INTRODUCTION = """# Who, where, what? Ask the picture
+
+Paste a tweet and drop its picture. Names are marked in the text; an object that is linked to a name has the same colour
+in the picture. Tick **What if there were no picture?** to see what the words alone would give.
+
+"""
+
+
+def explain_types(labels) -> str:
+    """What the entity types of the model stand for, as far as known."""
+    types = dict.fromkeys(label[2:] for label in labels if label[:2] in ("B-", "I-"))
+    return " · ".join(f"**{name}** {TYPES[name]}" if name in TYPES else f"**{name}**" for name in types)
+
+
+def number_names(*results: list[dict]) -> dict[tuple[int, int], int]:
+    """Number the names of several results for one tweet, from left to right: the same characters, the same number."""
+    spans = sorted({(entity["start"], entity["end"]) for entities in results for entity in entities})
+    return {span: number for number, span in enumerate(spans, start=1)}
+
+
+def type_label(entity: dict, numbers: dict) -> str:
+    return f"{numbers[entity['start'], entity['end']]} {entity['entity_group']}"
+
+
+def box_label(entity: dict, numbers: dict) -> str:
+    return f"{numbers[entity['start'], entity['end']]} {entity['word']}"
+
+
+def color_map(numbers: dict, *results: list[dict]) -> dict[str, str]:
+    """The colour of every label: that of its name."""
+    colors = {EVERY_NAME: SHARED_COLOR}
+    for entity in (entity for entities in results for entity in entities):
+        color = COLORS[(numbers[entity["start"], entity["end"]] - 1) % len(COLORS)]
+        colors |= {type_label(entity, numbers): color, box_label(entity, numbers): color}
+    return colors
+
+
+def highlight(text: str, entities: list[dict], numbers: dict) -> dict:
+    """The value of a gr.HighlightedText."""
+    spans = [{"entity": type_label(e, numbers), "start": e["start"], "end": e["end"]} for e in entities]
+    return {"text": text, "entities": spans}
+
+
+def mark_objects(picture, entities: list[dict], numbers: dict) -> tuple:
+    """The value of a gr.AnnotatedImage: every box with the name that it is linked to."""
+    owners: dict[tuple, list[str]] = {}
+    for entity in entities:
+        for node in entity["objects"]:
+            owners.setdefault(tuple(round(edge) for edge in node["box"]), []).append(box_label(entity, numbers))
+    return picture, [(box, labels[0] if len(labels) == 1 else EVERY_NAME) for box, labels in owners.items()]
+
+
+def describe(entities: list[dict], without: list[dict]) -> list[list[str]]:
+    """One row for each entity, in the order of COLUMNS."""
+    alone = {(entity["start"], entity["end"]): entity for entity in without}
+    rows = []
+    for entity in entities:
+        other = alone.get((entity["start"], entity["end"]))
+        nodes = [f"{node.get('query', 'the whole picture')} ({node['weight']:.2f})" for node in entity["objects"][:3]]
+        rows.append(
+            [
+                entity["word"],
+                entity["entity_group"],
+                f"{entity['score']:.3f}",
+                f"{entity['start']} to {entity['end']}",
+                ", ".join(nodes) or "none",
+                f"{other['entity_group']} ({other['score']:.3f})" if other else "not found",
+            ]
+        )
+    return rows
+
+
+def say_what_changed(entities: list[dict], without: list[dict]) -> str:
+    """One sentence on the effect of the picture."""
+    kinds = {(entity["start"], entity["end"]): entity["entity_group"] for entity in entities}
+    kinds_without = {(entity["start"], entity["end"]): entity["entity_group"] for entity in without}
+    words = {(entity["start"], entity["end"]): entity["word"] for entity in [*entities, *without]}
+    changes = [
+        f"{words[span]} would be {kinds_without[span]}"
+        if span in kinds_without
+        else f"{words[span]} would not be found"
+        for span in sorted(words)
+        if kinds.get(span) != kinds_without.get(span)
+    ]
+    return f"Without the picture {', '.join(changes)}." if changes else "Without the picture nothing would change."
+
+
+def make_page(model: str, detector: str | None = None, examples: str | None = None) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+        model: folder or Hub id of a trained model; its own code is run where the package is not installed.
+        detector: id of a zero-shot object detector that finds the objects; without one, and without boxes, the whole
+            picture is one object.
+        examples: folder or Hub id of a dataset whose first test tweets are offered.
+    """
+    tagger = pipeline("multimodal-ner", model=model, trust_remote_code=True)
+    grounder = load_grounder(detector) if detector else None
+
+    def tag(tweet: str, picture, boxes: str, no_picture: bool) -> tuple:
+        if not tweet.strip():
+            raise gr.Error("Type or paste a tweet first.", print_exception=False)
+        post = {"text": tweet, "image": picture}
+        if boxes.strip() and picture is not None:
+            post["objects"] = read_boxes(boxes)
+        results = tagger([post, tweet], grounder=grounder)
+        for result in results:
+            if "error" in result:
+                raise gr.Error(result["error"], print_exception=False)
+        entities, without = results
+        numbers = number_names(entities, without)
+        colors = color_map(numbers, entities, without)
+        marked = None if picture is None else mark_objects(picture, entities, numbers)
+        return (
+            gr.HighlightedText(highlight(tweet, entities, numbers), color_map=colors),
+            gr.AnnotatedImage(marked, color_map=colors, visible=picture is not None),
+            gr.HighlightedText(highlight(tweet, without, numbers), color_map=colors, visible=no_picture),
+            gr.Textbox(say_what_changed(entities, without), visible=no_picture),
+            describe(entities, without),
+        )
+
+    with gr.Blocks(title="Multimodal NER", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(INTRODUCTION + explain_types(tagger.model.config.label2id))
+        with gr.Row():
+            with gr.Column(scale=2):
+                tweet = gr.Textbox(label="Tweet", lines=3, placeholder="Paste a tweet", elem_id="tweet")
+                picture = gr.Image(label="Picture (optional)", type="pil", elem_id="picture", height=260)
+                no_picture = gr.Checkbox(label="What if there were no picture?", elem_id="what-if")
+                with gr.Accordion("Boxes, if you have them", open=False):
+                    boxes = gr.Textbox(
+                        label="JSON",
+                        info='[{"box": [left, top, right, bottom], "phrase": {"start": word, "end": word after}}]',
+                        value="",
+                        elem_id="boxes",
+                    )
+                button = gr.Button("Find names", variant="primary", elem_id="run")
+            with gr.Column(scale=3):
+                names = gr.HighlightedText(label="Names", elem_id="names")
+                names_without = gr.HighlightedText(
+                    label="Without the picture", visible=False, elem_id="names-without-picture"
+                )
+                change = gr.Textbox(label="What the picture is good for", visible=False, elem_id="change")
+                objects = gr.AnnotatedImage(label="Objects, in the colour of their name", elem_id="objects", height=300)
+        table = gr.Dataframe(headers=list(COLUMNS), label="Details", elem_id="table", interactive=False, wrap=True)
+        inputs, outputs = [tweet, picture, boxes, no_picture], [names, objects, names_without, change, table]
+        button.click(tag, inputs, outputs)
+        tweet.submit(tag, inputs, outputs)
+        no_picture.input(tag, inputs, outputs)
+        picture.clear(lambda: "", None, boxes)
+        picture.upload(lambda: "", None, boxes)
+        if examples:
+            rows = load_examples(examples)
+            offered = gr.Dataset(
+                components=[tweet, picture],
+                samples=[row[:2] for row in rows],
+                type="index",
+                label="Examples",
+                elem_id="examples",
+            )
+            offered.click(rows.__getitem__, offered, [tweet, picture, boxes]).then(tag, inputs, outputs)
+    return page
+
+
+def read_boxes(text: str) -> list[dict]:
+    """Read the boxes that somebody typed."""
+    try:
+        boxes = json.loads(text)
+        return [{**box, "box": [float(edge) for edge in box["box"]], "phrase": box.get("phrase")} for box in boxes]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        form = '[{"box": [0, 0, 50, 80], "phrase": {"start": 2, "end": 3}}]'
+        raise gr.Error(f"The boxes are not JSON of the form {form}.", print_exception=False) from None
+
+
+def load_grounder(detector: str):
+    """Load a detector; needs the package, not only a model."""
+    try:
+        from modeling_umgf.grounding import Grounder
+    except ImportError as error:
+        raise OSError(f'a detector needs the package: `pip install "modeling_umgf[grounding]"` ({error})') from error
+    return Grounder.from_pretrained(detector)
+
+
+def load_examples(name: str, count: int = 6) -> list[list]:
+    """Tweet, picture and boxes of the first test tweets that have pictures."""
+    from datasets import load_dataset
+
+    rows = (row for row in load_dataset(name, split="test") if row["image"] is not None)
+    return [
+        [" ".join(row["tokens"]), row["image"], json.dumps(row["objects"]) if row.get("objects") else ""]
+        for row, _ in zip(rows, range(count), strict=False)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A page to try a trained multimodal tagger.")
+    parser.add_argument(
+        "model", nargs="?", default=os.environ.get("MODEL"), help="folder or Hub id (or variable MODEL)"
+    )
+    parser.add_argument("--detector", default=os.environ.get("DETECTOR"), help="id of a zero-shot object detector")
+    parser.add_argument("--examples", default=os.environ.get("EXAMPLES"), help="dataset with tweets to offer")
+    parser.add_argument("--port", type=int, default=None, help="default: the first free one from 7860 on")
+    arguments = parser.parse_args()
+    if not arguments.model:
+        sys.exit("app.py: no model. Name a trained one: `python demo/app.py runs/my_model`, or set the variable MODEL.")
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from the network
+    try:
+        page = make_page(arguments.model, arguments.detector, arguments.examples)
+        page.launch(server_port=arguments.port, theme=gr.themes.Default(**fonts), footer_links=[])
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"app.py: cannot show {arguments.model}: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()

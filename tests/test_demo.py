@@ -1,0 +1,209 @@
+"""The page in a real browser: what it shows is what the pipeline says."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
+from finished_run import train
+from PIL import Image as PILImage
+from transformers import pipeline
+
+from dataset_scripts.features import OPTIONAL_COLUMNS
+from dataset_scripts.writing import write_dataset
+
+APP = Path(__file__).resolve().parents[1] / "demo" / "app.py"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync"
+needs_browser = pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="chromium is not installed")
+
+TWEET = "😍 Anna meets Rome"
+BOX = [4.0, 4.0, 20.0, 28.0]
+LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+def tweets() -> Dataset:
+    """One text with two meanings: with the picture Anna is a person, without it a place."""
+    columns = {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=LABELS))}
+    columns |= {"image": Image(), "objects": OPTIONAL_COLUMNS["objects"]}
+    picture = PILImage.new("RGB", (40, 30), "white")
+    picture.paste("red", (4, 4, 20, 28))
+    found = [{"box": BOX, "score": 0.9, "query": "Anna", "phrase": {"start": 1, "end": 2}}]
+    rows = {
+        "id": ["with", "without"],
+        "tokens": [TWEET.split()] * 2,
+        "ner_tags": [[0, 1, 0, 3], [0, 3, 0, 3]],
+        "image": [picture, None],
+        "objects": [found, []],
+    }
+    return Dataset.from_dict(rows, features=Features(columns))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """A model that has learnt the tweets, the tweets as a dataset, and the picture as a file."""
+    folder = tmp_path_factory.mktemp("demo")
+    rates = {name: 1e-2 for name in ("learning_rate", "text_learning_rate", "vision_learning_rate")}
+    splits = DatasetDict({split: tweets() for split in ("train", "validation", "test")})
+    no_checkpoints = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    train(folder / "model", splits=splits, num_train_epochs=60, **no_checkpoints, **rates)
+    write_dataset(splits, folder / "tweets", title="Two tweets", description="For the test of the page.")
+    splits["test"][0]["image"].save(folder / "picture.png")
+    return folder / "model", folder / "tweets", folder / "picture.png"
+
+
+@pytest.fixture(scope="module")
+def expected(folders) -> list:
+    """What the pipeline says: with the picture and its box, and without."""
+    model, _, picture = folders
+    post = {"text": TWEET, "image": str(picture), "objects": tweets()[0]["objects"]}
+    with_picture, without = pipeline("multimodal-ner", model=str(model))([post, TWEET])
+    assert [entity["entity_group"] for entity in with_picture] == ["PER", "LOC"], "the model has not learnt the tweets"
+    assert [entity["entity_group"] for entity in without] == ["LOC", "LOC"]
+    return [with_picture, without]
+
+
+@pytest.fixture(scope="module")
+def page(folders):
+    """The page, started as a user starts it, in a browser that refuses every other address."""
+    from playwright.sync_api import sync_playwright
+
+    model, data, _ = folders
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(model.parent / "home")}
+    command = [sys.executable, str(APP), str(model), "--examples", str(data), "--port", str(port)]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        wait_for(address, server)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.elsewhere = []
+            page.on("request", lambda request: request.url.startswith(address) or page.elsewhere.append(request.url))
+            page.goto(address)
+            page.locator("#tweet textarea").wait_for()
+            yield page
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def wait_for(address: str, server: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise RuntimeError(server.stdout.read().decode())
+        try:
+            urllib.request.urlopen(address)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(f"no page at {address} after {seconds} s")
+
+
+def marks(page, element: str) -> list[list[str]]:
+    """[word, label, colour] of the marked words of a highlighted text."""
+    return page.locator(element).evaluate(
+        """element => [...element.querySelectorAll('.token.highlighted')].map(token => [
+            token.querySelector('.text').innerText.trim(), token.querySelector('.label').innerText.trim(),
+            token.querySelector('.label').style.backgroundColor])"""
+    )
+
+
+def labels_of(entities: list[dict]) -> list[list[str]]:
+    return [[entity["word"], f"{number} {entity['entity_group']}"] for number, entity in enumerate(entities, start=1)]
+
+
+def choose_the_example(page) -> None:
+    page.reload()
+    page.locator("#examples tbody tr").first.click()
+    page.locator("#names .token.highlighted").first.wait_for()
+
+
+@needs_browser
+def test_an_example_shows_the_names_and_scores_of_the_pipeline(page, expected):
+    choose_the_example(page)
+    assert [mark[:2] for mark in marks(page, "#names")] == labels_of(expected[0])
+    shown = [line.strip() for line in page.locator("#table").inner_text().splitlines() if line.strip()]
+    for entity in expected[0]:
+        place = shown.index(entity["word"])
+        offsets = f"{entity['start']} to {entity['end']}"
+        assert shown[place + 1 : place + 4] == [entity["entity_group"], f"{entity['score']:.3f}", offsets]
+
+
+@needs_browser
+def test_a_box_lies_where_its_object_is_and_has_the_colour_of_its_name(page, expected):
+    choose_the_example(page)
+    [legend] = page.locator("#objects .legend-item").all()
+    assert legend.inner_text() == "1 Anna"
+    rgb = marks(page, "#names")[0][2].removeprefix("rgb(").removesuffix(")")
+    assert rgb in legend.evaluate("element => element.style.backgroundColor")
+    source = page.locator("#objects img.mask").get_attribute("src")
+    mask = PILImage.open(urllib.request.urlopen(source)).convert("RGBA")
+    assert mask.getchannel("A").getbbox() == tuple(map(int, BOX))
+
+
+@needs_browser
+def test_the_what_if_toggle_shows_what_the_words_alone_give(page, expected):
+    choose_the_example(page)
+    assert not page.locator("#names-without-picture").is_visible()
+    page.get_by_label("What if there were no picture?").check()
+    page.locator("#names-without-picture .token.highlighted").first.wait_for()
+    assert [mark[:2] for mark in marks(page, "#names-without-picture")] == labels_of(expected[1])
+    assert page.locator("#change textarea").input_value() == "Without the picture Anna would be LOC."
+    page.get_by_label("What if there were no picture?").uncheck()
+    page.locator("#names-without-picture").wait_for(state="hidden")
+
+
+@needs_browser
+def test_a_typed_tweet_with_a_dropped_picture_has_the_whole_picture_as_one_object(page, folders):
+    model, _, picture = folders
+    tweet = "<b>Anna</b> 👩‍👩‍👧 meets ![Rome](http://example.com/x.png) Anna"
+    expected = pipeline("multimodal-ner", model=str(model))({"text": tweet, "image": str(picture)})
+    page.reload()
+    page.locator("#tweet textarea").fill(tweet)
+    page.locator("#picture input[type=file]").set_input_files(picture)
+    page.locator("#picture img").wait_for()
+    page.locator("#run").click()
+    page.locator("#names .token.highlighted").first.wait_for()
+    assert [mark[:2] for mark in marks(page, "#names")] == labels_of(expected)
+    assert page.locator("#objects .legend-item").all_inner_texts() == ["linked to every name"]
+
+
+@needs_browser
+def test_an_empty_tweet_is_answered_in_words(page):
+    page.reload()
+    page.locator("#run").click()
+    page.get_by_text("Type or paste a tweet first.").wait_for()
+
+
+@needs_browser
+def test_the_page_asks_no_other_server_for_anything(page):
+    choose_the_example(page)
+    assert page.elsewhere == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "app.py: no model. Name a trained one: `python demo/app.py runs/my_model`, or set the variable MODEL."),
+        (["runs/absent"], "runs/absent"),
+    ],
+)
+def test_a_missing_model_is_one_clear_line(arguments, message, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "MODEL"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(APP), *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
