@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 from datasets import ClassLabel, DatasetDict, List
+from huggingface_hub import DatasetCard
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import BertProcessing
@@ -30,8 +31,10 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from dataset_scripts.counts import count_split
 from dataset_scripts.picture_ablations import SEEN_IN_PICTURES, remove_pictures, shuffle_pictures
 from dataset_scripts.splits import load_splits
+from dataset_scripts.twitter_releases import label_version
 from modeling_umgf import UmgfImageProcessor
 from modeling_umgf.evaluation import evaluate_tags
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
@@ -108,6 +111,15 @@ def read_data(arguments: DataArguments) -> DatasetDict:
     return load_splits(
         arguments.dataset_name or files, file_format=arguments.file_format, image_dir=arguments.image_dir
     )
+
+
+def data_name(arguments: DataArguments) -> str:
+    """Name the data for the model card: as their own card does, else by their files."""
+    if not arguments.dataset_name:
+        return ", ".join(Path(file).name for file in (arguments.train_file, arguments.test_file) if file)
+    card = Path(arguments.dataset_name, "README.md")
+    title = DatasetCard.load(card).data.pretty_name if card.is_file() else None
+    return title or (Path(arguments.dataset_name).name if card.parent.is_dir() else arguments.dataset_name)
 
 
 def align_labels(splits: DatasetDict, label2id: dict[str, int]) -> DatasetDict:
@@ -197,17 +209,17 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = training_arguments.resume_from_checkpoint
         if checkpoint in ("True", "true", "1"):
             checkpoint = get_last_checkpoint(training_arguments.output_dir)
+        trainer = MultimodalNerTrainer(
+            model,
+            training_arguments,
+            processing_class=processor,
+            train_dataset=splits.get("train"),
+            eval_dataset=splits.get("validation"),
+        )
     except (ValueError, OSError, ImportError, StrictDataclassError) as error:
         lines = str(error).strip().splitlines()
-        sys.exit(f"train_umgf.py: error: {lines[-1 if isinstance(error, StrictDataclassError) else 0].strip()}")
+        sys.exit(f"train_umgf.py: error: {' '.join(lines[-1:] if isinstance(error, StrictDataclassError) else lines)}")
 
-    trainer = MultimodalNerTrainer(
-        model,
-        training_arguments,
-        processing_class=processor,
-        train_dataset=splits.get("train"),
-        eval_dataset=splits.get("validation"),
-    )
     if "train" in splits:
         trainer.save_metrics("train", trainer.train(resume_from_checkpoint=checkpoint).metrics)
         trainer.save_model()
@@ -215,6 +227,11 @@ def main(argv: list[str] | None = None) -> None:
     for split in ("validation", "test"):
         if split in splits:
             evaluate(trainer, splits[split], split, data_arguments.bootstrap_samples)
+    if "train" in splits:
+        version = label_version({name: count_split(split) for name, split in splits.items()})
+        trainer.create_model_card(dataset=data_name(data_arguments), label_version=version, splits=splits)
+        if training_arguments.push_to_hub:
+            trainer.push_to_hub()
 
 
 def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, bootstrap_samples: int) -> None:

@@ -45,7 +45,7 @@ class CardError(ValueError):
 def describe_run(
     trainer: Trainer,
     dataset: str = "unnamed data",
-    label_version: str = "version not stated",
+    label_version: str = "Labels: version not stated.",
     splits: Mapping[str, Dataset] | None = None,
     license: str = "other",
 ) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def describe_run(
     Args:
         trainer: after training; scores are those in the `all_results.json` of its folder.
         dataset: name of the data.
-        label_version: which gold labels these are.
+        label_version: a sentence that says which gold labels these are.
         splits: the data; default: the trainer's training and validation split.
         license: identifier of the license of the weights, such as "mit".
 

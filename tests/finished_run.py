@@ -48,5 +48,5 @@ def train(
     for variant in ("test", "test_without_pictures") if pictures else ("test",):
         scores = evaluate_tags(gold, predicted, bootstrap_samples=50)
         trainer.save_metrics(variant, {f"{variant}_{name}": value for name, value in scores.items()})
-    trainer.create_model_card(dataset=dataset, label_version="written by hand", splits=splits)
+    trainer.create_model_card(dataset=dataset, label_version="Labels: written by hand.", splits=splits)
     return trainer
