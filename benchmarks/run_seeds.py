@@ -38,18 +38,19 @@ def main() -> None:
             command = ["train_umgf.py", arguments.settings, "--seed", str(seed), "--output_dir", str(folder), *extra]
             start = time.time()
             subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], check=True)
-            scores = json.loads((folder / "all_results.json").read_text())
-            finished.write_text(json.dumps({"scores": scores, "seconds": time.time() - start}))
+            facts = json.loads((folder / "run.json").read_text())  # what the model card is made of, scores included
+            finished.write_text(json.dumps({"facts": facts, "seconds": time.time() - start}))
         run = json.loads(finished.read_text())
-        runs[seed], seconds = run["scores"], seconds + run["seconds"]
+        runs[seed], seconds = run["facts"], seconds + run["seconds"]
 
-    test_scores = {key: [scores[key] for scores in runs.values()] for key in runs[arguments.seeds[0]] if "f1" in key}
+    first = runs[arguments.seeds[0]]["results"]
+    test_scores = {key: [facts["results"][key] for facts in runs.values()] for key in first if "f1" in key}
     results = {
         "mean": {key: round(statistics.mean(values), 2) for key, values in test_scores.items()},
         "deviation": {
             key: round(statistics.stdev(values), 2) for key, values in test_scores.items() if len(values) > 1
         },
-        "seeds": runs,
+        "runs": list(runs.values()),
     }
     settings = yaml.safe_load(Path(arguments.settings).read_text())
     arguments_given = [Path(value).name if "/" in value else value for value in extra]  # no folders of this machine
