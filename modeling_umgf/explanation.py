@@ -73,7 +73,7 @@ class Explanation:
                 title = html.escape(self._title(link["node"]))
                 cells = (title, weight, f"{link['score_without']:.3f}", change)
                 rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-        head = "<tr><th>node</th><th>taken</th><th>probability without it</th><th>change</th></tr>"
+        head = "<tr><th>node</th><th>gate</th><th>probability without it</th><th>change</th></tr>"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Why these entities</title>'
             "<style>body {font-family: sans-serif; margin: 2em auto; max-width: 800px} td, th {text-align: left; "
@@ -93,7 +93,7 @@ class Explanation:
     def _lines(self, entity: Mapping[str, Any]) -> list[str]:
         lines = [f"{entity['word']} ({entity['entity_group']}), probability {entity['score']:.3f}"]
         for link in entity["nodes"]:
-            weight = "" if link["weight"] is None else f"taken {link['weight']:.2f}, "
+            weight = "" if link["weight"] is None else f"gate {link['weight']:.2f}, "
             without = f"without it {link['score_without']:.3f} ({link['change']:+.3f})"
             lines.append(f"      {self._title(link['node'])}: {weight}{without}")
         return lines

@@ -43,7 +43,7 @@ def read_posts(path: Path, columns: dict[str, str], images: str | os.PathLike | 
         raise PostFileError(
             f"{path}: no column {columns['text']!r} among {', '.join(names) or 'none'}; name it with --text_column."
         )
-    return (_to_post(row, number, columns, folder) for number, row in enumerate(rows, start=1))
+    return (to_post(row, number, columns, folder) for number, row in enumerate(rows, start=1))
 
 
 def count_posts(path: Path) -> int:
@@ -56,7 +56,8 @@ def count_posts(path: Path) -> int:
     return sum(1 for _ in _read_csv(path)) - 1
 
 
-def _to_post(row: dict | PostFileError, number: int, columns: dict[str, str], folder: Path) -> dict:
+def to_post(row: dict | PostFileError, number: int, columns: dict[str, str], folder: Path) -> dict:
+    """Turn a row of a file into a post: see `read_posts`."""
     if isinstance(row, PostFileError):
         return {"id": number, "error": str(row)}
     row = dict(row)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .post_files import OUTPUT_FORMATS, PostFileError, count_posts, read_posts
+from .post_files import OUTPUT_FORMATS, PostFileError, count_posts, read_posts, to_post
 
 Tagger = Callable[[list[dict]], list]  # posts → for each, the rows of the pipeline or {"error": …}
 
@@ -164,13 +164,65 @@ def load_tagger(
     try:
         tagger = pipeline("multimodal-ner", model=model, device=device, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever transformers and the Hub make of a wrong name or a damaged folder
-        raise TaggingError(f"cannot load the model {model}: {' '.join(str(error).split())}") from error
+        where = "" if Path(model).exists() else " (no folder here; tried as a Hub id)"
+        raise TaggingError(f"cannot load the model {model}{where}: {' '.join(str(error).split())}") from error
 
     def tag(posts: list[dict]) -> list:
         posts = [{key: post[key] for key in tagger.input_columns & post.keys()} for post in posts]
         return tagger(posts, batch_size=batch_size, aggregation_strategy=aggregation_strategy)
 
     return tag
+
+
+class RayTagger:
+    """The tagger for clusters: a class for `map_batches` of Ray Data (`pip install "modeling_umgf[ray]"`).
+
+        posts = ray.data.read_json("posts/", lines=True)
+        tagged = posts.map_batches(
+            RayTagger, fn_constructor_kwargs={"model": "…"}, batch_format="pyarrow", batch_size=256, concurrency=4
+        )
+
+    Each of the actors loads the model once. A batch keeps its columns and gains `entities`, a list of structs as from
+    the pipeline (null where the post could not be tagged), and `error`, a string (null where it could).
+
+    Args:
+        model: folder or Hub id, on every node.
+        images: folder that relative picture names start from.
+        batch_size: posts that the model sees at once.
+        device: where the model runs; default: the GPU that Ray gives the actor (`num_gpus=1`), else the CPU.
+        trust_remote_code: run the code in the model's folder if this package does not know the type of the model.
+        text_column, image_column, id_column: names of the columns.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike,
+        images: str | os.PathLike = ".",
+        batch_size: int = 32,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+        text_column: str = "text",
+        image_column: str = "image",
+        id_column: str = "id",
+    ):
+        self.tagger = load_tagger(str(model), batch_size, "simple", trust_remote_code, device=device)
+        self.columns, self.images = {"text": text_column, "image": image_column, "id": id_column}, Path(images)
+
+    def __call__(self, table):
+        """Tag a `pyarrow.Table` of posts."""
+        import pyarrow
+
+        text, real, whole = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
+        node = pyarrow.struct({"box": pyarrow.list_(real), "query": text, "weight": real})
+        neighbor = pyarrow.struct({"id": text, "relation": text, "weight": real})
+        entity = {"entity_group": text, "score": real, "word": text, "start": whole, "end": whole}
+        entity |= {"objects": pyarrow.list_(node), "neighbors": pyarrow.list_(neighbor)}
+        posts = [to_post(row, number, self.columns, self.images) for number, row in enumerate(table.to_pylist())]
+        results = self.tagger(posts)
+        entities = [None if isinstance(result, dict) else result for result in results]
+        errors = [result["error"] if isinstance(result, dict) else None for result in results]
+        table = table.append_column("entities", pyarrow.array(entities, pyarrow.list_(pyarrow.struct(entity))))
+        return table.append_column("error", pyarrow.array(errors, text))
 
 
 def tag_in_processes(

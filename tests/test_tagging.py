@@ -19,6 +19,8 @@ from modeling_umgf import tagging
 from modeling_umgf.post_files import PostFileError
 from modeling_umgf.tagging import TaggingError, main, tag_file
 
+pytest_plugins = ("tiny_taggers",)
+
 POSTS = [
     {"id": "a", "text": "Anna meets Bob", "image": None},
     {"id": "b", "text": "", "image": None},
@@ -57,7 +59,7 @@ def load_capital_tagger(model, batch_size, aggregation_strategy, trust_remote_co
 
 @pytest.fixture(autouse=True)
 def no_model(request, monkeypatch):
-    if "real_model" not in request.keywords:
+    if "tagger" not in request.fixturenames:
         monkeypatch.setattr(tagging, "load_tagger", load_capital_tagger)
 
 
@@ -331,3 +333,54 @@ def test_a_stopped_command_loses_and_repeats_nothing(tmp_path, stop):
     assert 0 < summary.already_done < 600 and summary.already_done + summary.posts == 600
     names = [record["entities"][1]["word"] for record in read_jsonl(tmp_path / "out.jsonl")]
     assert names == [f"Anna{i}" for i in range(600)]
+
+
+def test_the_command_agrees_with_the_pipeline(tagger, picture, tmp_path):
+    tagger.save_pretrained(tmp_path / "model")
+    (tmp_path / "pictures").mkdir()
+    picture.save(tmp_path / "pictures" / "p.png")
+    objects = [{"box": [0, 0, 30, 30], "phrase": {"start": 0, "end": 1}}, {"box": [5, 5, 60, 40], "phrase": None}]
+    posts = [
+        {"id": 7, "text": "Anna 👩‍👩‍👧 meets\u00a0Bob &amp; http://t.co/aB3", "image": "p.png", "user": "ignored"},
+        {"text": "שלום Rome cafe\u0301 #tag", "image": "missing.png"},
+        {"text": "Rome"},
+        {"words": ["Anna", "meets", "Bob"], "image": "p.png", "objects": objects},
+        {"text": None},
+    ] * 3
+    write_jsonl(tmp_path / "posts.jsonl", posts)
+    images = tmp_path / "pictures"
+    arguments = ["tag", "posts.jsonl", f"--images={images}", "--model=model", "--output=2.jsonl", "--batch_size=2"]
+    command = [sys.executable, "-m", "modeling_umgf", *arguments, "--num_proc=2"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "15 posts tagged" in process.stdout and "6 posts with an error" in process.stdout
+    assert "posts.jsonl, post 2 (id 2): " in process.stderr and "missing.png: no such file" in process.stderr
+    tag_file(tmp_path / "posts.jsonl", tmp_path / "1.jsonl", tmp_path / "model", images, batch_size=2)
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+    tag_file(tmp_path / "posts.jsonl", tmp_path / "out.conll", tmp_path / "model", images)
+    blocks = (tmp_path / "out.conll").read_text(encoding="utf-8").split("\n\n")[:-1]
+    for number, (post, record, block) in enumerate(
+        zip(posts, read_jsonl(tmp_path / "1.jsonl"), blocks, strict=True), 1
+    ):
+        post = post | ({"image": images / post["image"]} if "image" in post else {})
+        expected = tagger(post)
+        assert record["id"] == post.get("id", number)
+        words = [tuple(line.split("\t")) for line in block.split("\n")[1:]]
+        if "error" in expected:
+            assert record["error"] == expected["error"] and words == []
+            continue
+        assert record["text"] == post.get("text", "Anna meets Bob")
+        places = [(e["entity_group"], e["word"], e["start"], e["end"]) for e in expected]
+        assert [(e["entity_group"], e["word"], e["start"], e["end"]) for e in record["entities"]] == places
+        assert all(record["text"][e["start"] : e["end"]] == e["word"] for e in record["entities"])
+        rows = tagger(post, aggregation_strategy="none")
+        assert words == [(row["word"], row["entity"]) for row in rows]
+
+
+def test_a_folder_that_is_no_model_is_one_line(tagger, tmp_path, capsys):
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    for model in (str(tmp_path), "no/such-model"):
+        assert main(["tag", str(posts), "--model", model, "--output", str(tmp_path / "out.jsonl")]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: cannot load the model {model}") and error.count("\n") == 1
+    assert not (tmp_path / "out.jsonl").exists()
