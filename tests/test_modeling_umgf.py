@@ -171,7 +171,9 @@ def test_grid_nodes_are_the_cells_of_the_picture(batch):
 
 def test_pooled_features_given_equal_the_crops_they_come_from(model, batch):
     with torch.no_grad():
-        features = feature_map(model.umgf.vision_model, batch["pixel_values"].flatten(0, 1)).mean(1).unflatten(0, (2, 2))
+        features = (
+            feature_map(model.umgf.vision_model, batch["pixel_values"].flatten(0, 1)).mean(1).unflatten(0, (2, 2))
+        )
     given = {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"object_features": features}
     assert torch.allclose(model(**batch).logits, model(**given).logits, atol=1e-5)
 

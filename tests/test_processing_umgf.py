@@ -28,7 +28,9 @@ def test_each_word_starts_at_its_own_first_piece(processor):
     for row, own, starts in zip(pieces, [WORDS, ["the", "cat"]], batch["word_starts"].tolist(), strict=True):
         starts = [start for start in starts if start >= 0]
         assert len(starts) == len(own)
-        for word, start, end in zip(own, starts, [*starts[1:], row.index("[SEP]") if "[SEP]" in row else None], strict=True):
+        for word, start, end in zip(
+            own, starts, [*starts[1:], row.index("[SEP]") if "[SEP]" in row else None], strict=True
+        ):
             spelled = "".join(piece.removeprefix("##") for piece in row[start:end] if piece != "[PAD]")
             assert spelled == word
     assert batch["word_starts"][1].tolist()[2:] == [-1] * (len(WORDS) - 2)
@@ -75,7 +77,10 @@ def test_a_grounder_is_asked_only_where_nobody_looked(processor):
         return [[node(0, 1)] for _ in words]
 
     batch = processor(
-        words=[WORDS, WORDS, ["a"]], images=[picture(), picture(), None], objects=[None, [node()], None], grounder=grounder
+        words=[WORDS, WORDS, ["a"]],
+        images=[picture(), picture(), None],
+        objects=[None, [node()], None],
+        grounder=grounder,
     )
     assert asked == [([WORDS], [(40, 30)])]
     assert batch["inter_modal_mask"][0, :, 0].tolist() == [True] + [False] * 5
@@ -89,7 +94,9 @@ def test_a_box_survives_cropping_and_resizing():
     (inside,) = processor.crop(canvas, [[120, 50, 180, 90]])
     pixels = processor([inside])["pixel_values"][0]
     assert inside.size == (60, 40)
-    assert np.allclose(np.asarray(pixels)[0], 250 / 255, atol=0.01) and np.allclose(np.asarray(pixels)[1:], 0, atol=0.01)
+    assert np.allclose(np.asarray(pixels)[0], 250 / 255, atol=0.01) and np.allclose(
+        np.asarray(pixels)[1:], 0, atol=0.01
+    )
     (wider,) = processor.crop(canvas, [[119.2, 49.5, 180.3, 90.9]])
     assert wider.size == (62, 42)
     assert processor.crop(canvas, [[-5, -5, 400, 400]])[0].size == (300, 200)
