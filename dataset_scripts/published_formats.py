@@ -49,6 +49,39 @@ def read_relation_file(path: str | Path) -> list[dict]:
     return rows
 
 
+def read_umgf_folder(path: str | Path) -> list[dict]:
+    """Read a split of UMGF's `my_data`: three files per tweet, `<n>_s.txt` words, `<n>_l.txt` tags, `<n>_p.txt` id.
+
+    Its labels were edited, in the test splits too, and words were dropped: scores on it can't be compared with scores
+    on the UMT release. `dataset_doctor --compare` lists the differences.
+
+    Args:
+        path: The folder of one split, such as `my_data/twitter2015/test`.
+
+    Returns:
+        One dict per tweet, ordered by n: `id`, `tokens`, `tags` (OTHER is read as MISC).
+
+    Raises:
+        BadInput: There are no such files, one of the three is missing, or words and tags don't match.
+    """
+    numbers = [file.name.removesuffix("_s.txt") for file in Path(path).glob("*_s.txt")]
+    numbers = sorted(int(number) for number in numbers if number.isdecimal())
+    if not numbers:
+        raise BadInput(f"{path}: no files <number>_s.txt in this folder")
+    rows = []
+    for number in numbers:
+        words, tags, image = (_tab_separated(Path(path) / f"{number}_{kind}.txt") for kind in "slp")
+        if len(words) != len(tags):
+            raise BadInput(f"{path}/{number}_l.txt: {len(words)} words but {len(tags)} tags")
+        tags = [tag.replace("OTHER", "MISC") for tag in tags]
+        rows.append({"id": image[0].removesuffix(".jpg"), "tokens": words, "tags": tags})
+    return rows
+
+
+def _tab_separated(path: Path) -> list[str]:
+    return next(line for _, line in numbered_lines(path)).split("\t")
+
+
 def lost_tweets(relations: Iterable[dict], tweets: Iterable[dict]) -> list[str]:
     """Ids of the tweets that have no row in the relation file (the authors lost the last tweet of each 2015 split)."""
     known = {row["id"] for row in relations}

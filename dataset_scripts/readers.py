@@ -20,7 +20,12 @@ _OTHER_NAMES = {"words": "tokens", "ner_tags": "tags", "labels": "tags", "entiti
 
 
 def read_conll(
-    path: str | Path, *, umt: bool = False, types: Collection[str] | None = None, bio_repair: bool = False
+    path: str | Path,
+    *,
+    umt: bool = False,
+    types: Collection[str] | None = None,
+    bio_repair: bool = False,
+    unique_ids: bool = True,
 ) -> list[dict]:
     r"""Read one word and one BIO tag per line, separated by a tab, with a blank line between tweets.
 
@@ -32,6 +37,7 @@ def read_conll(
         umt: The UMT release of Twitter-2015/2017: every tweet needs its `IMGID:` line and type OTHER is read as MISC.
         types: Entity types that are allowed; None = whatever the file has.
         bio_repair: Turn an I- that continues nothing into a B- (logged with its count). Off: tags stay as they are.
+        unique_ids: Refuse an id that was used before.
 
     Returns:
         One dict per tweet: `id`, `tokens`, `tags` (strings).
@@ -52,7 +58,7 @@ def read_conll(
         if name is None:
             name = f"{Path(path).stem}-{len(rows)}"
         else:
-            _claim(name, ids, where)
+            _claim(name, ids, where, unique_ids)
         if not words:
             raise BadInput(f"{where}: tweet {name} has no words")
         checked = [tags.read(tag, f"{path}:{line}") for line, _, tag in words]
@@ -65,12 +71,12 @@ def read_conll(
     return rows
 
 
-def read_jsonl(path: str | Path, *, types: Collection[str] | None = None, bio_repair: bool = False) -> list[dict]:
+def read_jsonl(path: str | Path, **options) -> list[dict]:
     """Read one JSON object per line, as `read_records` describes it; `image` is a path.
 
     Args:
         path: The file, UTF-8.
-        types, bio_repair: As for `read_conll`.
+        options: As for `read_records`.
 
     Returns:
         One dict per tweet: `id`, `tokens`, `tags` (strings) and the optional columns it has.
@@ -84,7 +90,7 @@ def read_jsonl(path: str | Path, *, types: Collection[str] | None = None, bio_re
             if line.strip():
                 yield f"{path}:{number}", _json_object(line, f"{path}:{number}")
 
-    return read_records(records(), path, types=types, bio_repair=bio_repair)
+    return read_records(records(), path, **options)
 
 
 def read_records(
@@ -93,6 +99,7 @@ def read_records(
     *,
     types: Collection[str] | None = None,
     bio_repair: bool = False,
+    unique_ids: bool = True,
 ) -> list[dict]:
     """Check records with `tokens` and `tags`, or with `text` and character `spans`.
 
@@ -105,7 +112,7 @@ def read_records(
     Args:
         records: (place for error messages, record).
         source: File or dataset the records come from.
-        types, bio_repair: As for `read_conll`.
+        types, bio_repair, unique_ids: As for `read_conll`.
 
     Returns:
         One dict per tweet: `id`, `tokens`, `tags` (strings) and the kept fields it has.
@@ -135,7 +142,7 @@ def read_records(
             raise BadInput(f"{where}: the tweet has no words")
         name = record.get("id")
         name = f"{Path(source).stem}-{len(rows)}" if name is None else str(name)
-        _claim(name, ids, where)
+        _claim(name, ids, where, unique_ids)
         kept = {key: record[key] for key in ("image", *OPTIONAL_COLUMNS) if key in record}
         _check_annotations(kept, len(words), where)
         left_out.update(set(record) - set(kept) - {"id", "tokens", "tags", "text", "spans"})
@@ -190,10 +197,10 @@ class _TagReader:
             logger.info("%s: %d I- tags that continue nothing became B-", source, self.repaired)
 
 
-def _claim(name: str, ids: dict[str, str], where: str) -> None:
-    if name in ids:
+def _claim(name: str, ids: dict[str, str], where: str, unique: bool) -> None:
+    if unique and name in ids:
         raise BadInput(f"{where}: the id {name} was used before, at {ids[name]}")
-    ids[name] = where
+    ids.setdefault(name, where)
 
 
 def _conll_blocks(path: str | Path) -> Iterator[tuple[int, str | None, list[tuple[int, str, str]]]]:

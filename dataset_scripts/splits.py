@@ -12,13 +12,13 @@ from modeling_umgf.labels import bio_labels, entity_types
 
 from .features import OPTIONAL_COLUMNS, dataset_features, label_names
 from .picture_check import check_pictures
-from .published_formats import read_caption_file
+from .published_formats import read_caption_file, read_relation_file, read_umgf_folder
 from .readers import read_conll, read_jsonl, read_records
 from .text_files import BadInput, numbered_lines
 
 logger = logging.getLogger(__name__)
 
-FILE_FORMATS = ("umt", "conll", "jsonl")
+FILE_FORMATS = ("umt", "conll", "jsonl", "rgcn", "umgf")
 _SPLIT_NAMES = {"valid": "validation", "dev": "validation", "val": "validation"}
 _HEAVY_COLUMNS = ("image", "object_features")  # of a dataset: stay on disk
 
@@ -36,22 +36,22 @@ def read_splits(
     image_dir: str | Path | None = None,
     captions_file: str | Path | None = None,
     types: Sequence[str] | None = None,
-    bio_repair: bool = False,
+    **reading,
 ) -> tuple[DatasetDict, dict[str, Counter]]:
     """Read tweets and look at their pictures; what is missing, unreadable or blank becomes None, counted in the log.
 
     Args:
         source: {"train": file, "validation": file, "test": file}, as far as there are files; or a dataset that
             `datasets.load_dataset` loads (folder or Hub id) with at least the columns `tokens` and `ner_tags`.
-        file_format: "umt", "conll" or "jsonl". None: "jsonl" by the ending .jsonl or .json, else "umt" for a file that
-            begins with an `IMGID:` line, else "conll".
+        file_format: "umt", "conll", "jsonl", "rgcn" (relation files) or "umgf" (folders of triplets). None: "jsonl" by
+            the ending .jsonl or .json, else "umt" for a file that begins with an `IMGID:` line, else "conll".
         config_name: Configuration of the dataset, where it has several.
         image_dir: Folder with the picture of each tweet, `<id>.jpg` (or another ending). None: only pictures that the
             JSON lines or the dataset name themselves.
         captions_file: Lines `<id>.jpg :caption`, for the column `caption`.
         types: Entity types in the order of the labels. None: the dataset's own; else those of the training file (of all
             files where there is none), PER, LOC, ORG, MISC first.
-        bio_repair: Turn I- tags that continue nothing into B-.
+        reading: `bio_repair`, `unique_ids` of `read_conll`.
 
     Returns:
         The splits, with equal features, and how many pictures of each have which of `PICTURE_OUTCOMES`.
@@ -64,10 +64,10 @@ def read_splits(
     captions = None if captions_file is None else read_caption_file(captions_file)
     labels = None if types is None else bio_labels(types)
     if isinstance(source, Mapping):
-        rows, labels = _read_files(source, file_format, labels, bio_repair)
+        rows, labels = _read_files(source, file_format, labels, reading)
         heavy = {}
     else:
-        rows, labels, heavy = _read_dataset(str(source), config_name, labels, bio_repair)
+        rows, labels, heavy = _read_dataset(str(source), config_name, labels, reading)
         if image_dir is not None and any("image" in split.features for split in heavy.values()):
             raise BadInput(f"{source}: has pictures of its own; leave out the folder of pictures")
     columns = {key for split in (*heavy.values(), *rows.values()) for key in _keys(split)} & set(OPTIONAL_COLUMNS)
@@ -92,14 +92,17 @@ def read_splits(
     return splits, outcomes
 
 
-def read_tweets(
-    path: str | Path,
-    file_format: str | None = None,
-    *,
-    types: Sequence[str] | None = None,
-    bio_repair: bool = False,
-) -> list[dict]:
-    """Read one file as `read_conll` or `read_jsonl` does; `file_format` as in `read_splits`."""
+def read_tweets(path: str | Path, file_format: str | None = None, **reading) -> list[dict]:
+    """Read one file of any of `FILE_FORMATS` into rows.
+
+    Args:
+        path: The file (umgf: folder).
+        file_format: As in `read_splits`.
+        reading: `types`, `bio_repair`, `unique_ids` of `read_conll`.
+
+    Returns:
+        Rows as `read_conll` and `read_records` give them.
+    """
     if file_format is None and Path(path).suffix in (".jsonl", ".json"):
         file_format = "jsonl"
     elif file_format is None:
@@ -108,19 +111,23 @@ def read_tweets(
     if file_format not in FILE_FORMATS:
         raise BadInput(f"{path}: there is no file format {file_format!r}; known are {', '.join(FILE_FORMATS)}")
     if file_format == "jsonl":
-        return read_jsonl(path, types=types, bio_repair=bio_repair)
-    return read_conll(path, umt=file_format == "umt", types=types, bio_repair=bio_repair)
+        return read_jsonl(path, **reading)
+    if file_format in ("rgcn", "umgf"):
+        rows = read_relation_file(path) if file_format == "rgcn" else read_umgf_folder(path)
+        records = ((f"{path}, tweet {row['id']}", row) for row in rows)
+        return read_records(records, path, **reading)
+    return read_conll(path, umt=file_format == "umt", **reading)
 
 
 def _read_files(
-    files: Mapping, file_format: str | None, labels: list[str] | None, bio_repair: bool
+    files: Mapping, file_format: str | None, labels: list[str] | None, reading: dict
 ) -> tuple[dict[str, list[dict]], list[str]]:
     if not files:
         raise BadInput("no tweets were given: name a file for train, validation or test")
     rows = {}
     for name in sorted(files, key=lambda name: name != "train"):  # the training file says which types there are
         types = entity_types(labels) if labels else None
-        rows[name] = read_tweets(files[name], file_format, types=types, bio_repair=bio_repair)
+        rows[name] = read_tweets(files[name], file_format, types=types, **reading)
         if name == "train" and labels is None:
             labels = _labels_of(rows[name])
             if labels == ["O"]:
@@ -129,7 +136,7 @@ def _read_files(
 
 
 def _read_dataset(
-    source: str, config_name: str | None, labels: list[str] | None, bio_repair: bool
+    source: str, config_name: str | None, labels: list[str] | None, reading: dict
 ) -> tuple[dict[str, list[dict]], list[str], dict[str, Dataset]]:
     """Rows without the heavy columns, the labels, and the heavy columns."""
     try:
@@ -152,7 +159,7 @@ def _read_dataset(
                 row["ner_tags"] = [tag.int2str(number) for number in row["ner_tags"]]
         types = entity_types(labels) if labels else None
         records = ((f"{where}, row {number}", row) for number, row in enumerate(light))
-        rows[name] = read_records(records, f"{name}", types=types, bio_repair=bio_repair)
+        rows[name] = read_records(records, name, types=types, **reading)
         labels = labels or _labels_of(rows[name])
     return {name: rows[name] for name in splits}, labels, heavy
 

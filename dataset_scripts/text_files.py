@@ -40,4 +40,4 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {str(error).strip().splitlines()[0]}")
