@@ -102,8 +102,9 @@ def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_ever
     results = []
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no"]
-        launch += ["--num_processes", str(processes), "--dynamo_backend", "no", "--main_process_port", "0"]
+        launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+        launch += ["--num_processes", str(processes), "--dynamo_backend", "no"]
+        launch += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else ["--cpu"]  # torchrun, gloo on CPUs
         script = [str(TESTS / "train_distributed.py"), str(folder), str(batch_size)]
         run = subprocess.run([sys.executable, *launch, *script], env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
