@@ -1,7 +1,8 @@
 """The pipeline "multimodal-ner": a post, or many, in; entities with exact character offsets out."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from types import GeneratorType
 from typing import Any
@@ -61,6 +62,14 @@ class MultimodalNerPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
+    def __init__(self, model, *args, **kwargs):
+        super().__init__(model, *args, **kwargs)
+        if self.processor is None or not hasattr(model, "crf"):
+            raise ValueError(
+                "The pipeline multimodal-ner needs a model with a CRF, and processor=… where it is not found."
+            )
+        self.model.eval()
+
     def __call__(self, inputs: Any, **kwargs) -> Any:
         """Tag one input or many; see the class."""
         if isinstance(inputs, list) and not inputs:
@@ -71,21 +80,13 @@ class MultimodalNerPipeline(Pipeline):
 
     @property
     def input_columns(self) -> set[str]:
-        """Keys of an input that are read; others are ignored."""
+        """Keys of an input that are read; others are ignored, with a warning."""
         return {"text", "words", "tokens", "image", *self.processor.row_columns}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with the code of both and of this pipeline."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
-
-    def __init__(self, model, *args, **kwargs):
-        super().__init__(model, *args, **kwargs)
-        if self.processor is None or not hasattr(model, "crf"):
-            raise ValueError(
-                "The pipeline multimodal-ner needs a model with a CRF, and processor=… where it is not found."
-            )
-        self.model.eval()
 
     def _sanitize_parameters(self, aggregation_strategy=None, grounder=None, labeler=None, timeout=None):
         if aggregation_strategy not in (None, "none", "simple"):
@@ -112,6 +113,8 @@ class MultimodalNerPipeline(Pipeline):
         post = {"text": post} if isinstance(post, str) else post
         if not isinstance(post, Mapping):
             raise ValueError(f'a post is a string or {{"text": …, "image": …}}, not {type(post).__name__}')
+        if ignored := sorted(post.keys() - self.input_columns - {"id", "ner_tags"}):
+            logger.warning_once(f"Posts have keys that are not read: {', '.join(map(str, ignored))}.")
         text, words = _read_words(post)
         picture = _read_picture(post.get("image"), timeout)
         given = {name: post[name] for name in self.processor.row_columns if post.get(name) is not None}
@@ -146,12 +149,23 @@ class MultimodalNerPipeline(Pipeline):
         if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
             inputs = map(inputs.__getitem__, range(len(inputs)))
         inputs = iter(inputs)
-        while window := list(islice(inputs, BATCHES_PER_WINDOW * batch_size)):
-            order = sorted(range(len(window)), key=lambda i: _size(window[i]))
-            posts = _Prepared([window[i] for i in order], self._preprocess_or_error, preprocess_params)
-            batches = DataLoader(posts, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
-            results = (result for batch in batches for result in self.tag_batch(batch, **forward_params))
-            yield from [result for _, result in sorted(zip(order, results, strict=True), key=lambda pair: pair[0])]
+        window_size = BATCHES_PER_WINDOW * batch_size if batch_size > 1 or num_workers else 1
+        orders = deque()  # of the windows under way
+
+        def batches():
+            while window := list(islice(inputs, window_size)):
+                order = sorted(range(len(window)), key=lambda i: _size(window[i]))
+                orders.append(order)
+                for start in range(0, len(order), batch_size):
+                    yield [window[i] for i in order[start : start + batch_size]]
+
+        posts = _Prepared(self._preprocess_or_error, preprocess_params)
+        loader = DataLoader(posts, batch_sampler=batches(), num_workers=num_workers, collate_fn=list)
+        results = (result for batch in loader for result in self.tag_batch(batch, **forward_params))
+        for result in results:
+            order = orders.popleft()
+            found = zip(order, [result, *islice(results, len(order) - 1)], strict=True)
+            yield from (result for _, result in sorted(found, key=lambda pair: pair[0]))
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
         """Return the result of one input."""
@@ -210,16 +224,13 @@ class MultimodalNerPipeline(Pipeline):
 
 
 class _Prepared(Dataset):
-    """Posts, prepared when they are asked for: in the loader's worker."""
+    """Prepares the posts that it is indexed with: in a worker of the loader, if it has any."""
 
-    def __init__(self, posts: list, prepare, parameters: dict):
-        self.posts, self.prepare, self.parameters = posts, prepare, parameters
+    def __init__(self, prepare: Callable[..., dict[str, Any]], parameters: dict[str, Any]):
+        self.prepare, self.parameters = prepare, parameters
 
-    def __len__(self) -> int:
-        return len(self.posts)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.prepare(self.posts[i], **self.parameters)
+    def __getitem__(self, post: Any) -> dict[str, Any]:
+        return self.prepare(post, **self.parameters)
 
 
 def run_crf_steps(model, features: Mapping[str, torch.Tensor]) -> tuple[Any, torch.Tensor, torch.Tensor]:
@@ -251,10 +262,11 @@ def span_scores(
     """Probability of the labels in `predictions` for each word span (row, first, after, type) of a batch: [N]."""
     if not spans:
         return logits.new_zeros(0)
+    steps, predictions = steps.tolist(), predictions.tolist()
     rows = [row for row, *_ in spans]
-    starts = [int(steps[row, first]) for row, first, _, _ in spans]
-    ends = [int(steps[row, after - 1]) + 1 for row, _, after, _ in spans]
-    tags = [predictions[row, start:end].tolist() for row, start, end in zip(rows, starts, ends, strict=True)]
+    starts = [steps[row][first] for row, first, _, _ in spans]
+    ends = [steps[row][after - 1] + 1 for row, _, after, _ in spans]
+    tags = [predictions[row][start:end] for row, start, end in zip(rows, starts, ends, strict=True)]
     return model.crf.span_probability(logits, mask, rows, starts, ends, tags)
 
 
@@ -318,11 +330,8 @@ def _read_words(post: Mapping) -> tuple[str, list[tuple[str, int, int]]]:
             else 'the post has both "text" and "words": give one of them'
         )
     if text is None:
-        if (
-            isinstance(words, str)
-            or not isinstance(words, Iterable)
-            or not all(isinstance(word, str) for word in words)
-        ):
+        is_list = isinstance(words, Iterable) and not isinstance(words, str)
+        if not is_list or not all(isinstance(word, str) for word in words):
             raise ValueError('"words" must be a list of strings')
         text = " ".join(words)
     elif not isinstance(text, str):
