@@ -1,10 +1,25 @@
 """The files other MNER authors published are read as they are."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from datasets import Image, load_dataset
+from PIL import Image as PILImage
 
+from dataset_scripts import published_objects
 from dataset_scripts.published_formats import lost_tweets, read_caption_file, read_relation_file, read_umgf_folder
+from dataset_scripts.published_objects import (
+    UMGF_QUERIES,
+    read_hvpnet_crops,
+    read_vinvl,
+    sheet_of,
+    umgf_crops,
+    with_crops,
+    with_vinvl,
+)
 from dataset_scripts.splits import load_splits, read_tweets
 from dataset_scripts.text_files import BadInput
 
@@ -159,3 +174,145 @@ def test_published_captions_cover_every_tweet(year, captions):
     assert len(found) == captions
     for split in ("train", "valid", "test"):
         assert {row["id"] for row in read_tweets(SHARED / f"data/twitter20{year}/{split}.txt")} <= set(found)
+
+
+# ---------------------------------------------------------------------------------------------- objects and features
+
+COLOURS = {"person": (250, 0, 0), "miscellaneous": (0, 250, 0), "location": (0, 0, 250), "organization": (250, 250, 0)}
+
+
+@pytest.fixture
+def tweets(tmp_path):
+    return load_splits({"train": write(tmp_path / "train.txt", "IMGID:7\nAnn\tB-PER\n\nIMGID:O_8\nx\tO\n")})["train"]
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """UMGF's layout: tweet 7 has all four crops of different sizes, tweet O_8 has no folder."""
+    folder = tmp_path / "crops"
+    (folder / "7").mkdir(parents=True)
+    for number, (query, colour) in enumerate(COLOURS.items()):
+        PILImage.new("RGB", (20 + number, 40 - number), colour).save(folder / "7" / f"crop_{query}_7.jpg", quality=95)
+    return folder
+
+
+def colours_in_boxes(row):
+    """The colour in the middle of each object's box."""
+    picture = row["image"].convert("RGB")
+    middles = [((o["box"][0] + o["box"][2]) / 2, (o["box"][1] + o["box"][3]) / 2) for o in row["objects"]]
+    return [picture.getpixel((int(x), int(y))) for x, y in middles]
+
+
+def test_crops_of_umgf_become_objects_of_one_picture(tweets, crops):
+    split, outcomes = with_crops(tweets, lambda tweet: umgf_crops(crops, tweet))
+    row, empty = split
+    assert [o["query"] for o in row["objects"]] == list(UMGF_QUERIES)
+    assert all(o["phrase"] is None for o in row["objects"])
+    assert np.abs(np.array(colours_in_boxes(row)) - np.array(list(COLOURS.values()))).max() < 12
+    assert [(o["box"][2] - o["box"][0], o["box"][3]) for o in row["objects"]] == [
+        (20, 40),
+        (21, 39),
+        (22, 38),
+        (23, 37),
+    ]
+    assert (empty["image"], empty["objects"]) == (None, [])
+    assert dict(outcomes) == {"crops": 4, "tweets without a crop": 1}
+
+
+def test_unreadable_crops_are_left_out_and_counted(tweets, crops):
+    (crops / "7" / "crop_location_7.jpg").write_bytes(b"nothing")
+    split, outcomes = with_crops(tweets, lambda tweet: umgf_crops(crops, tweet))
+    assert [o["query"] for o in split[0]["objects"]] == ["person", "miscellaneous", "organization"]
+    assert outcomes["crops missing or unreadable"] == 1
+
+
+def test_sheet_keeps_every_pixel_of_a_crop(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 15, 3), dtype=np.uint8)
+    for number, one in enumerate(pixels):
+        PILImage.fromarray(one).save(tmp_path / f"{number}.png")
+    content, objects = sheet_of([(None, tmp_path / "0.png"), (None, tmp_path / "1.png")])
+    sheet = Image().decode_example({"bytes": content, "path": None})
+    for one, found in zip(pixels, objects, strict=True):
+        assert (np.asarray(sheet.crop(found["box"])) == one).all()
+
+
+def test_crop_dictionary_of_hvpnet(tmp_path, tweets, crops):
+    path = tmp_path / "twitter2015_train_dict.pth"
+    torch.save({"7.jpg": ["7/crop_location_7.jpg", "7/crop_person_7.jpg"], "9.jpg": []}, path)
+    named = read_hvpnet_crops(path)
+    assert named == {"7": ["7/crop_location_7.jpg", "7/crop_person_7.jpg"], "9": []}
+    split, _ = with_crops(tweets, lambda tweet: [(None, crops / name) for name in named.get(tweet, [])])
+    assert np.abs(np.array(colours_in_boxes(split[0])) - np.array([(0, 0, 250), (250, 0, 0)])).max() < 12
+
+
+class RunsOnLoading:
+    def __reduce__(self):
+        return (open, ("was_run", "w"))
+
+
+@pytest.mark.parametrize("content", [[1], {"7.jpg": "a.jpg"}, {"7.jpg": [1]}, {3: ["a"]}, RunsOnLoading()])
+def test_crop_dictionaries_with_anything_else_are_refused(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, tmp_path / "dict.pth")
+    with pytest.raises(BadInput, match="dict.pth: (expected a dictionary|not a dictionary)") as error:
+        read_hvpnet_crops(tmp_path / "dict.pth")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_missing_crop_dictionary_is_named(tmp_path):
+    with pytest.raises(BadInput, match="absent.pth"):
+        read_hvpnet_crops(tmp_path / "absent.pth")
+
+
+@pytest.fixture
+def vinvl(tmp_path):
+    folder = tmp_path / "vinvl"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    arrays = {"num_boxes": 3, "bounding_boxes": rng.random((5, 4), np.float32).cumsum(1)}
+    np.savez(folder / "7.jpg.npz", box_features=rng.random((5, 6), np.float32), **arrays)
+    return folder
+
+
+def test_vinvl_features_become_columns(tweets, vinvl):
+    boxes, features = read_vinvl(vinvl / "7.jpg.npz")
+    assert boxes.shape == (3, 4) and features.shape == (3, 6)
+    split, outcomes = with_vinvl(tweets, vinvl, max_objects=2)
+    assert list(split.features) == ["id", "tokens", "ner_tags", "image", "objects", "object_features"]
+    assert np.array_equal(np.array(split[0]["object_features"], np.float32), features[:2])
+    assert np.array_equal(np.array([o["box"] for o in split[0]["objects"]], np.float32), boxes[:2])
+    assert (split[1]["objects"], split[1]["object_features"]) == ([], [])
+    assert dict(outcomes) == {"tweets without features": 1, "objects": 2}
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"bounding_boxes": np.zeros((2, 4)), "box_features": np.zeros((3, 5)), "num_boxes": 3},
+        {"bounding_boxes": np.zeros((2, 3)), "box_features": np.zeros((2, 5)), "num_boxes": 2},
+        {"bounding_boxes": np.zeros((2, 4)), "box_features": np.array([{}, {}], dtype=object), "num_boxes": 2},
+        {"bounding_boxes": np.zeros((2, 4))},
+    ],
+)
+def test_damaged_vinvl_files_are_named(tmp_path, arrays):
+    np.savez(tmp_path / "7.npz", **arrays)
+    with pytest.raises(BadInput, match="7.npz"):
+        read_vinvl(tmp_path / "7.npz")
+    with pytest.raises(BadInput, match="text.npz"):
+        read_vinvl(write(tmp_path / "text.npz", "no archive"))
+
+
+def test_command_adds_crops_to_a_dataset(tmp_path, crops, monkeypatch):
+    (tmp_path / "own").mkdir()
+    write(tmp_path / "own" / "train.jsonl", '{"id": "7", "tokens": ["Ann"], "ner_tags": ["B-PER"]}\n')
+    out = tmp_path / "out"
+    arguments = ["--dataset", tmp_path / "own", "--umgf_crops", crops, "--output_dir", out]
+    monkeypatch.setattr(sys, "argv", ["published_objects", *map(str, arguments)])
+    published_objects.main()
+    row = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"][0]
+    assert len(colours_in_boxes(row)) == 4
+    for argument, value, message in ((4, tmp_path / "own", "nothing there belongs"), (4, "absent", "no such folder")):
+        monkeypatch.setattr(sys, "argv", [*sys.argv[:argument], str(value), *sys.argv[argument + 1 :]])
+        with pytest.raises(BadInput, match=message):
+            published_objects.main()
