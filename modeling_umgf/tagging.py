@@ -64,6 +64,8 @@ def tag_file(
     num_proc: int = 1,
     device: str | None = None,
     trust_remote_code: bool = False,
+    detector: str | os.PathLike | None = None,
+    min_score: float = 0.5,
     text_column: str = "text",
     image_column: str = "image",
     id_column: str = "id",
@@ -84,6 +86,9 @@ def tag_file(
         num_proc: processes, each with a copy of the model; the order stays that of the input.
         device: "cpu", "cuda:1", …; default: a GPU if there is one, and the GPUs in turn for several processes.
         trust_remote_code: run the code in the model's folder if this package does not know the type of the model.
+        detector: folder or Hub id of a zero-shot object detector that finds the objects of posts without `objects`;
+            default: each picture is one object. See `Grounder`.
+        min_score: boxes of the detector below are no objects.
         text_column, image_column, id_column: names of the columns. A post without id gets its number, from 1.
         overwrite: start anew instead of going on.
 
@@ -103,16 +108,28 @@ def tag_file(
         raise TaggingError(f"batch_size={batch_size} and num_proc={num_proc} must be at least 1.")
     output_format = OUTPUT_FORMATS[output_file.suffix]
     columns = {"text": text_column, "image": image_column, "id": id_column}
-    settings = {"input": input_file.name, "images": images and str(images), "model": str(model), "columns": columns}
+    settings = {"input": input_file.name, "images": images and str(images), "model": str(model)}
+    settings |= {"detector": detector and str(detector), "min_score": min_score, "columns": columns}
     posts = read_posts(input_file, columns, images)
     summary = TaggingSummary()
     if output_file.exists() and not overwrite:
         _check_settings(output_file, settings)
         summary.already_done = output_format.skip_finished(output_file, posts)
 
-    load = partial(load_tagger, str(model), batch_size, output_format.aggregation_strategy, trust_remote_code, num_proc)
+    load = partial(
+        load_tagger,
+        str(model),
+        batch_size=batch_size,
+        aggregation_strategy=output_format.aggregation_strategy,
+        trust_remote_code=trust_remote_code,
+        detector=detector,
+        min_score=min_score,
+        num_proc=num_proc,
+    )
     devices = [device] * num_proc if device else _gpus_in_turn(num_proc)
-    tagged = tag_in_processes(_chunks(posts, BATCHES_PER_CHUNK * batch_size), [partial(load, one) for one in devices])
+    tagged = tag_in_processes(
+        _chunks(posts, BATCHES_PER_CHUNK * batch_size), [partial(load, device=one) for one in devices]
+    )
     with closing(tagged):
         first = list(islice(tagged, 1))  # the model works: the output may be touched
         output_file.parent.mkdir(parents=True, exist_ok=True)
@@ -137,9 +154,11 @@ def tag_file(
 
 def load_tagger(
     model: str,
-    batch_size: int,
-    aggregation_strategy: str,
+    batch_size: int = 32,
+    aggregation_strategy: str = "simple",
     trust_remote_code: bool = False,
+    detector: str | os.PathLike | None = None,
+    min_score: float = 0.5,
     num_proc: int = 1,
     device: str | None = None,
 ) -> Tagger:
@@ -150,17 +169,26 @@ def load_tagger(
         batch_size: posts that the model sees at once.
         aggregation_strategy: see the pipeline.
         trust_remote_code: run the code in the model's folder if this package does not know the type of the model.
+        detector, min_score: see `tag_file`.
         num_proc: processes that share the processor cores.
         device: where the model runs; default: a GPU if there is one.
 
     Raises:
-        TaggingError: the model cannot be loaded.
+        TaggingError: the model or the detector cannot be loaded.
     """
     import torch
     from transformers import pipeline
 
     if num_proc > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_proc))
+    grounder = None
+    if detector is not None:
+        from .grounding import Grounder
+
+        try:
+            grounder = Grounder.from_pretrained(detector, device=device, min_score=min_score)
+        except Exception as error:
+            raise TaggingError(f"cannot load the detector {detector}: {' '.join(str(error).split())}") from error
     try:
         tagger = pipeline("multimodal-ner", model=model, device=device, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever transformers and the Hub make of a wrong name or a damaged folder
@@ -169,7 +197,8 @@ def load_tagger(
 
     def tag(posts: list[dict]) -> list:
         posts = [{key: post[key] for key in tagger.input_columns & post.keys()} for post in posts]
-        return tagger(posts, batch_size=batch_size, aggregation_strategy=aggregation_strategy)
+        options = {"batch_size": batch_size, "aggregation_strategy": aggregation_strategy}
+        return tagger(posts, grounder=grounder, **options)
 
     return tag
 
@@ -191,6 +220,7 @@ class RayTagger:
         batch_size: posts that the model sees at once.
         device: where the model runs; default: the GPU that Ray gives the actor (`num_gpus=1`), else the CPU.
         trust_remote_code: run the code in the model's folder if this package does not know the type of the model.
+        detector, min_score: see `tag_file`.
         text_column, image_column, id_column: names of the columns.
     """
 
@@ -201,11 +231,15 @@ class RayTagger:
         batch_size: int = 32,
         device: str | None = None,
         trust_remote_code: bool = False,
+        detector: str | os.PathLike | None = None,
+        min_score: float = 0.5,
         text_column: str = "text",
         image_column: str = "image",
         id_column: str = "id",
     ):
-        self.tagger = load_tagger(str(model), batch_size, "simple", trust_remote_code, device=device)
+        self.tagger = load_tagger(
+            str(model), batch_size, "simple", trust_remote_code, detector, min_score, device=device
+        )
         self.columns, self.images = {"text": text_column, "image": image_column, "id": id_column}, Path(images)
 
     def __call__(self, table):
@@ -346,6 +380,10 @@ def main(arguments: list[str] | None = None) -> int:
     tag.add_argument("--batch_size", type=int, default=32, help="posts that the model sees at once (default 32)")
     tag.add_argument("--num_proc", type=int, default=1, help="processes, each with its copy of the model (default 1)")
     tag.add_argument("--device", help="cpu, cuda:1, … (default: the GPUs in turn, else the CPU)")
+    tag.add_argument(
+        "--detector", help="zero-shot detector that finds the objects (default: the picture is the object)"
+    )
+    tag.add_argument("--min_score", type=float, default=0.5, help="least score of the detector's objects (default 0.5)")
     tag.add_argument("--text_column", default="text", help="column of the texts (default text)")
     tag.add_argument("--image_column", default="image", help="column of picture names or addresses (default image)")
     tag.add_argument("--id_column", default="id", help="column of the ids (default id; none: the number of the post)")

@@ -14,8 +14,10 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tiny_detectors import save_detector
 
 from modeling_umgf import tagging
+from modeling_umgf.grounding import Grounder
 from modeling_umgf.post_files import PostFileError
 from modeling_umgf.tagging import TaggingError, main, tag_file
 
@@ -30,7 +32,7 @@ POSTS = [
 ]
 
 
-def load_capital_tagger(model, batch_size, aggregation_strategy, trust_remote_code, num_proc, device) -> tagging.Tagger:
+def load_capital_tagger(model, aggregation_strategy, **settings) -> tagging.Tagger:
     """A stand-in for the pipeline: capitalised words are PER; a word of the post can make it slow, fail or die."""
     if not Path(model).exists():
         raise TaggingError(f"cannot load the model {model}: no such folder")
@@ -140,7 +142,7 @@ def test_half_a_character_does_not_stop_the_run(tmp_path):
 def test_picture_names_start_from_the_folder(tmp_path, monkeypatch):
     seen = []
 
-    def load(*settings):
+    def load(model, **settings):
         return lambda posts: [seen.append(post["image"]) or [] for post in posts]
 
     monkeypatch.setattr(tagging, "load_tagger", load)
@@ -194,6 +196,8 @@ def test_another_model_does_not_continue_the_output(tmp_path):
     tag_file(posts, tmp_path / "out.jsonl", tmp_path)
     with pytest.raises(TaggingError, match="was begun with model .*--overwrite"):
         tag_file(posts, tmp_path / "out.jsonl", other)
+    with pytest.raises(TaggingError, match="was begun with detector None, not some/detector"):
+        tag_file(posts, tmp_path / "out.jsonl", tmp_path, detector="some/detector")
     assert tag_file(posts, tmp_path / "out.jsonl", other, overwrite=True).posts == len(POSTS)
 
 
@@ -384,3 +388,20 @@ def test_a_folder_that_is_no_model_is_one_line(tagger, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith(f"error: cannot load the model {model}") and error.count("\n") == 1
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_detector_finds_the_objects_of_a_file(tagger, picture, tmp_path):
+    detector = save_detector("owlv2", tmp_path / "detector")
+    tagger.save_pretrained(tmp_path / "model")
+    picture.resize((120, 80)).save(tmp_path / "p.png")
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "Anna meets Bob", "image": "p.png"}])
+    tag_file(posts, tmp_path / "out.jsonl", tmp_path / "model", detector=detector, min_score=0.0)
+    (record,) = read_jsonl(tmp_path / "out.jsonl")
+    grounder = Grounder.from_pretrained(detector, min_score=0.0)
+    expected = tagger({"text": "Anna meets Bob", "image": tmp_path / "p.png"}, grounder=grounder)
+    assert [entity["word"] for entity in record["entities"]] == [entity["word"] for entity in expected]
+    for entity, other in zip(record["entities"], expected, strict=True):
+        assert len(entity["objects"]) > 1
+        assert [node["query"] for node in entity["objects"]] == [node["query"] for node in other["objects"]]
+    with pytest.raises(TaggingError, match="cannot load the detector"):
+        tag_file(posts, tmp_path / "new.jsonl", tmp_path / "model", detector=tmp_path / "model")
