@@ -1,0 +1,368 @@
+"""Adding computed columns to a dataset: what they hold, that nothing is done twice, and that a kill does no harm."""
+
+import io
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict, load_dataset
+from PIL import Image
+from tiny_describers import save_captioner, save_labeler
+from tiny_detectors import save_detector
+from transformers import BertConfig, BertModel, ConvNextImageProcessor, ResNetConfig, ResNetModel
+
+from dataset_scripts import add_descriptors
+from dataset_scripts.artefact_store import ArtefactStore
+from dataset_scripts.features import dataset_features
+from dataset_scripts.splits import load_splits
+from dataset_scripts.writing import write_dataset
+from modeling_umgf.descriptors import Captioner, ObjectLabeler, PictureFeatures
+from modeling_umgf.grounding import Grounder
+from modeling_umgf.pictures import open_picture
+
+REPOSITORY = Path(__file__).parents[1]
+NO_PICTURE, TRUNCATED = 3, 4
+WORDS = ["we saw Will Smith in #NewYork".split(), "RT @bob : a Red Square".split(), "Location Person".split()]
+
+
+def encoded(image: Image.Image) -> dict:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def picture(seed: int) -> Image.Image:
+    generator = np.random.default_rng(seed)
+    width, height = generator.integers(30, 90, 2)
+    return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def rows(seeds: list[int | None]) -> dict:
+    """Tweets with a random picture each; None = no picture, -1 = a truncated one."""
+    images = [None if seed is None else encoded(picture(abs(seed))) for seed in seeds]
+    for image, seed in zip(images, seeds, strict=True):
+        if seed == -1:
+            image["bytes"] = image["bytes"][:-500]
+    words = [WORDS[i % 3] for i in range(len(seeds))]
+    tags = [[0] * len(own) for own in words]
+    return {"id": [str(i) for i in range(len(seeds))], "tokens": words, "ner_tags": tags, "image": images}
+
+
+@pytest.fixture(scope="module")
+def tweets(tmp_path_factory) -> Path:
+    """Twelve tweets, one without a picture, one with a truncated one; 9 different pairs of words and picture."""
+    features = dataset_features(["O", "B-PER", "I-PER"])
+    splits = {"train": rows([1, 2, 3, None, -1, 6, 1, 8, 6]), "test": rows([10, 3, 12])}
+    dataset = DatasetDict({name: Dataset.from_dict(own, features=features) for name, own in splits.items()})
+    folder = tmp_path_factory.mktemp("data") / "tweets"
+    write_dataset(dataset, folder, title="Some tweets", description="Made for a test.")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    encoder = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetModel(encoder).save_pretrained(folder / "encoder")
+    ConvNextImageProcessor().save_pretrained(folder / "encoder")
+    detector = save_detector("grounding-dino", folder / "detector")
+    tokenizer = Grounder.from_pretrained(detector).processor.tokenizer
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "text_encoder")
+    return {
+        "detector": detector,
+        "encoder": folder / "encoder",
+        "labeler": save_labeler("detr", folder / "labeler"),
+        "captioner": save_captioner("blip", folder / "captioner"),
+        "text_encoder": folder / "text_encoder",
+    }
+
+
+@pytest.fixture
+def run(tweets, models, tmp_path, monkeypatch, caplog):
+    """Run the command in this process; returns the folder it wrote."""
+    caplog.set_level(logging.INFO)
+
+    def run(*columns: str, output: str = "out", dataset: Path = tweets, **options) -> Path:
+        argv = arguments(models, dataset, tmp_path / output, columns, options)
+        monkeypatch.setattr(sys, "argv", ["add_descriptors", *argv])
+        add_descriptors.main()
+        return tmp_path / output
+
+    run.folder = tmp_path
+    return run
+
+
+def arguments(models: dict[str, Path], dataset: Path, output: Path, columns, options: dict) -> list[str]:
+    settings = {"noun_phrase_extractor": "capitals", "min_score": 0.0, "label_min_score": 0.0, "batch_size": 2}
+    settings |= {"cache_dir": output.parent / "cache"} | models | options
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    return [str(dataset), "--output_dir", str(output), *flags, "--columns", *columns]
+
+
+def undecoded(folder: Path, split: str = "train") -> Dataset:
+    return load_dataset(str(folder), split=split).cast_column("image", datasets.Image(decode=False))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def fail(*arguments, **options):
+    pytest.fail("a model was loaded although all results are known")
+
+
+ALL = ("object_features", "caption", "objects", "object_labels", "text_embedding", "noun_phrases")
+
+
+@pytest.fixture(scope="module")
+def described(tweets, models, tmp_path_factory) -> Path:
+    """The tweets with all columns."""
+    folder = tmp_path_factory.mktemp("described") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["add_descriptors", *arguments(models, tweets, folder, ALL, {})])
+        add_descriptors.main()
+    return folder
+
+
+def test_all_columns_come_in_the_order_of_a_dataset_and_the_others_stay(tweets, described):
+    before, after = undecoded(tweets), undecoded(described)
+    assert list(after.features) == [
+        *["id", "tokens", "ner_tags", "image", "noun_phrases", "objects", "object_features", "caption"],
+        *["object_labels", "text_embedding"],
+    ]
+    for name, feature in before.features.items():
+        assert after.features[name] == feature and after[name][:] == before[name][:]
+    assert load_splits(str(described))["test"].num_rows == 3
+
+
+def test_cells_are_what_the_models_say_of_each_picture(described, models):
+    features = PictureFeatures.from_pretrained(models["encoder"])
+    for row in undecoded(described, "test"):
+        image = open_picture(row["image"])
+        for node in row["objects"]:
+            x0, y0, x1, y1 = node["box"]
+            assert 0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height
+        expected = features(features.image_processor.crop(image, [node["box"] for node in row["objects"]])).mean(1)
+        torch.testing.assert_close(torch.tensor(row["object_features"]), expected, rtol=1e-4, atol=1e-5)
+        assert row["caption"] == Captioner.from_pretrained(models["captioner"])([image])[0]
+        assert row["object_labels"] == ObjectLabeler.from_pretrained(models["labeler"], min_score=0.0)([image])[0]
+        assert np.linalg.norm(row["text_embedding"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_noun_phrases_and_edges_are_spans_of_the_words(described):
+    assert undecoded(described, "test")["noun_phrases"][:] == [
+        [{"start": 2, "end": 4}, {"start": 5, "end": 6}],
+        [{"start": 4, "end": 6}],
+        [{"start": 0, "end": 2}],
+    ]
+    for row in undecoded(described):
+        assert all(node["phrase"] in [None, *row["noun_phrases"]] for node in row["objects"])
+
+
+def test_without_a_readable_picture_nothing_is_found_and_the_reason_is_told(described, tweets):
+    train = undecoded(described)
+    for index in (NO_PICTURE, TRUNCATED):
+        row = train[index]
+        assert (row["objects"], row["object_features"], row["object_labels"], row["caption"]) == ([], [], [], None)
+        assert row["image"] == undecoded(tweets)[index]["image"]
+    card = (described / "README.md").read_text()
+    assert "# Some tweets" in card and "Made for a test." in card
+    assert "pictures: 10 done, 1 failed, 1 tweets without" in card
+    assert "failed, damaged picture (" in card
+    phrases = sum(len(row["noun_phrases"]) for row in [*train, *undecoded(described, "test")] if row["objects"])
+    assert f"noun phrases: {phrases} with an object, 0 without" in card
+
+
+def test_a_second_run_loads_no_model_and_gives_the_same_files(run, monkeypatch, caplog):
+    first = files(run("objects", "caption"))
+    assert "objects: 9 computed, 0 known before" in caplog.text
+    assert "caption: 8 computed, 0 known before" in caplog.text
+    monkeypatch.setattr(Grounder, "from_pretrained", fail)
+    monkeypatch.setattr(Captioner, "from_pretrained", fail)
+    caplog.clear()
+    assert files(run("objects", "caption", output="again")) == first
+    assert "objects: 0 computed, 9 known before" in caplog.text
+
+
+def test_changed_settings_words_or_weights_do_not_meet_old_results(run, models, tweets, tmp_path, caplog):
+    train = undecoded(run("objects"))
+    caplog.clear()
+    fewer = undecoded(run("objects", max_objects=3, output="fewer"))
+    assert "objects: 9 computed, 0 known before" in caplog.text
+    assert fewer[0]["objects"] == train[0]["objects"][:3]
+
+    caplog.clear()
+    run("objects", output="same")
+    assert "objects: 0 computed, 9 known before" in caplog.text
+
+    shutil.copytree(models["detector"], tmp_path / "detector")
+    caplog.clear()
+    run("objects", detector=tmp_path / "detector", output="copy")
+    assert "objects: 0 computed, 9 known before" in caplog.text  # a folder of another place with the same content
+    save_detector("grounding-dino", tmp_path / "detector", seed=1)
+    caplog.clear()
+    run("objects", detector=tmp_path / "detector", output="other")
+    assert "objects: 9 computed, 0 known before" in caplog.text
+
+    splits = load_dataset(str(tweets))
+    splits["train"] = splits["train"].map(lambda row: {"tokens": [word.upper() for word in row["tokens"]]})
+    write_dataset(splits, tmp_path / "shouted", title="Some tweets", description="")
+    caplog.clear()
+    run("objects", "caption", dataset=tmp_path / "shouted", output="shouted_objects")
+    assert "objects: 6 computed, 3 known before" in caplog.text
+
+
+def test_new_pictures_are_all_that_a_run_on_more_tweets_computes(run, tweets, tmp_path, caplog):
+    run("caption")
+    splits = load_dataset(str(tweets))
+    more = Dataset.from_dict(rows([77, 78]), features=splits["train"].features)
+    splits["train"] = datasets.concatenate_datasets([splits["train"], more])
+    write_dataset(splits, tmp_path / "more", title="More", description="")
+    caplog.clear()
+    run("caption", dataset=tmp_path / "more", output="more_captions")
+    assert "caption: 2 computed, 8 known before" in caplog.text
+
+
+@pytest.mark.parametrize(("of", "rows_of_a_picture"), [("picture", 1), ("grid", 28 * 28)])
+def test_features_of_the_whole_picture_or_of_its_grid(run, models, of, rows_of_a_picture):
+    train = undecoded(run("object_features", features_of=of))
+    sizes = [len(cells) for cells in train["object_features"]]
+    assert sizes == [0 if i in (NO_PICTURE, TRUNCATED) else rows_of_a_picture for i in range(9)]
+    cells = PictureFeatures.from_pretrained(models["encoder"])([open_picture(train[0]["image"])])[0]
+    expected = cells if of == "grid" else cells.mean(0, keepdim=True)
+    torch.testing.assert_close(torch.tensor(train[0]["object_features"]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_without_objects_are_those_of_the_whole_picture(run):
+    assert [len(cells) for cells in undecoded(run("object_features"), "test")["object_features"]] == [1, 1, 1]
+
+
+def test_decoding_in_several_processes_changes_nothing(run):
+    assert files(run("objects", "object_features")) == files(
+        run("objects", "object_features", output="parallel", num_proc=2, cache_dir=run.folder / "other")
+    )
+
+
+def test_killed_at_any_moment_and_started_again_the_files_are_the_same(tweets, models, tmp_path):
+    columns, options = ("objects", "caption", "object_features"), {"batch_size": 3}
+    for name in ("whole", "killed"):
+        argv = arguments(models, tweets, tmp_path / name / "out", columns, options)
+        (tmp_path / f"{name}.json").write_text(json.dumps(argv))
+    script = [sys.executable, __file__, str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert int(result.stdout) >= 2
+    assert files(tmp_path / "killed" / "out") == files(tmp_path / "whole" / "out")
+
+
+def kill_again_and_again(folder: Path) -> None:
+    """Run the command to its end once; then, in another folder, kill it at random moments until it gets to its end.
+
+    This runs in a process of its own, which forks before it has any thread. Prints the number of kills.
+    """
+    generator, kills = random.Random(0), 0
+    assert run_in_fork(json.loads((folder / "whole.json").read_text())) == 0
+    code = None
+    while code != 0:
+        written = len(list((folder / "killed" / "cache").rglob("*.*")))
+        code = run_in_fork(json.loads((folder / "killed.json").read_text()), written + generator.randint(5, 12), folder)
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
+    print(kills)
+
+
+def run_in_fork(argv: list[str], kill_at_files: int | None = None, folder: Path | None = None) -> int:
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["add_descriptors", *argv]
+        try:
+            add_descriptors.main()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if kill_at_files and len(list((folder / "killed" / "cache").rglob("*.*"))) >= kill_at_files:
+            time.sleep(random.random() / 20)
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.002)
+
+
+def test_two_processes_share_the_work_and_give_the_same_files(tweets, models, tmp_path, described):
+    argv = arguments(models, tweets, tmp_path / "out", ALL, {})
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launch, "-m", "dataset_scripts.add_descriptors", *argv]
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stderr.count("pictures: 10 done, 1 failed, 1 tweets without") == 1
+    assert files(tmp_path / "out") == files(described)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        (("objects",), {"dataset": "no/such/folder"}, "no/such/folder: load_dataset can't load it"),
+        (("objects",), {"detector": "no/such/model"}, "no/such/model: is neither a folder nor a model"),
+        (("objects", "object_features"), {"features_of": "grid"}, "do not fit the column objects"),
+        (("noun_phrases",), {"noun_phrase_extractor": "stanford"}, 'there is no noun phrase extractor "stanford"'),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(run, columns, options, message):
+    with pytest.raises(ValueError) as caught:
+        run(*columns, **options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (run.folder / "out").exists()
+
+
+def test_an_output_folder_with_other_files_is_refused_before_any_work(run, monkeypatch):
+    monkeypatch.setattr(Grounder, "from_pretrained", fail)
+    (run.folder / "out").mkdir()
+    (run.folder / "out" / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="holds other files than a dataset"):
+        run("objects")
+
+
+def test_a_store_keeps_json_and_tensors(tmp_path):
+    store = ArtefactStore(tmp_path, "caption", {"model": "a"})
+    store["0" * 64] = {"text": "é", "box": [0.1, 1e-30]}
+    store["f" * 64] = torch.tensor([[0.5, -1.0]])
+    again = ArtefactStore(tmp_path, "caption", {"model": "a"})
+    assert again["0" * 64] == {"text": "é", "box": [0.1, 1e-30]}
+    assert again["f" * 64].tolist() == [[0.5, -1.0]]
+    assert "1" * 64 not in again
+    assert "0" * 64 not in ArtefactStore(tmp_path, "caption", {"model": "b"})
+    assert not list(tmp_path.rglob(".*"))
+
+
+if __name__ == "__main__":
+    kill_again_and_again(Path(sys.argv[1]))
