@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from datasets import DatasetDict, disable_progress_bars, load_dataset
+from datasets import DatasetDict, disable_progress_bars
 
 from modeling_umgf.noun_phrases import noun_phrase_extractor
 
@@ -31,6 +31,7 @@ from .descriptor_columns import (
     objects_column,
     text_embedding_column,
 )
+from .loading import load_tweets
 from .text_files import BadInput, run_command
 from .writing import check_output_dir, write_dataset
 
@@ -45,7 +46,7 @@ def main() -> None:
     state = PartialState()
     logging.basicConfig(level=logging.INFO if state.is_main_process else logging.ERROR, format="%(message)s")
     check_output_dir(arguments.output_dir)
-    splits = _load(arguments.dataset, arguments.dataset_config)
+    splits = load_tweets(arguments.dataset, arguments.dataset_config)
     columns = _requested_columns(arguments, splits, state.device)
     extractor = _extractor(arguments, splits)
     cache_dir = arguments.cache_dir or f"{arguments.output_dir.rstrip('/')}.descriptors"
@@ -65,17 +66,6 @@ def main() -> None:
             write_dataset(splits, arguments.output_dir, title=title, description=description)
             logger.info("\n".join(summary.lines()))
         state.wait_for_everyone()
-
-
-def _load(dataset: str, config_name: str | None) -> DatasetDict:
-    try:
-        splits = load_dataset(dataset, config_name)
-    except Exception as error:  # load_dataset raises the errors of a dozen libraries
-        raise BadInput(f"{dataset}: load_dataset can't load it: {str(error).splitlines()[0]}") from error
-    for name, split in splits.items():
-        if missing := {"id", "tokens", "ner_tags"} - set(split.features):
-            raise BadInput(f"{dataset}, split {name}: has no column {', '.join(sorted(missing))}")
-    return splits
 
 
 def _requested_columns(
