@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers.utils import cached_file
 
 from .text_files import BadInput
 
@@ -74,7 +74,7 @@ def model_identity(name: str) -> str:
             content.update(str(path.relative_to(folder)).encode() + hashlib.sha256(path.read_bytes()).digest())
         return f"{folder.resolve().name}@{content.hexdigest()[:16]}"
     try:
-        return f"{name}@{AutoConfig.from_pretrained(name)._commit_hash}"
+        return f"{name}@{Path(cached_file(name, 'config.json')).parent.name}"  # …/snapshots/<commit>/config.json
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"{name}: is neither a folder nor a model that the Hub can give ({reason})") from error

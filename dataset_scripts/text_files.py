@@ -1,5 +1,6 @@
 """What every reader of this folder needs from a text file: its lines, counted from 1, and one clear error."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 def run_command(main: Callable[[], None]) -> None:
     """Run the main function of a command; bad input becomes one line on stderr and exit status 1."""
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # the Hub client's, a line for every request
     try:
         main()
     except (ValueError, OSError) as error:
