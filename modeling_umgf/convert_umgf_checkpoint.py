@@ -120,6 +120,7 @@ def _configuration(weights: dict[str, torch.Tensor]) -> UmgfConfig:
         num_heads=8,
         d_ff=len(weights["ffn_x.0.w_1.weight"]),
         dropout=0.4,
+        classifier_dropout=0.0,
         visual_nodes="general",
         inter_edges="full",
         position_encoding="none",

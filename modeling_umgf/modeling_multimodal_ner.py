@@ -211,6 +211,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
 
     def add_tagging_head(self, width: int) -> None:
         """Build the emission layer and the CRF for word states of this width."""
+        self.dropout = nn.Dropout(self.config.classifier_dropout)
         self.classifier = nn.Linear(width, self.config.num_labels)  # W_t, b_t
         self.crf = LinearChainCrf(self.config.num_labels)
 
@@ -222,7 +223,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         return_predictions: bool | None = None,
     ) -> MultimodalNerOutput:
         """Score the word states; loss if labels [B, w] are given, Viterbi labels in evaluation mode or on request."""
-        emissions = self.classifier(outputs.last_hidden_state).float()  # [B, w, labels]
+        emissions = self.classifier(self.dropout(outputs.last_hidden_state)).float()  # [B, w, labels]
         mask = outputs.word_mask  # [B, w]
         pieces = self.config.subword_labels == "x" and word_starts is not None
         if pieces and labels is not None:
