@@ -28,7 +28,7 @@ def tweets(count: int, labels: list[str]) -> Dataset:
 
 def main(output_dir: str, batch_size: int) -> None:
     torch.manual_seed(0)
-    config = tiny_config(dropout=0.0, vision_config=None, object_feature_size=16)
+    config = tiny_config(dropout=0.0, classifier_dropout=0.0, vision_config=None, object_feature_size=16)
     config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
     arguments = MultimodalNerTrainingArguments(
         output_dir,
