@@ -5,12 +5,10 @@ import logging
 
 from .counts import count_split
 from .picture_check import describe
-from .splits import FILE_FORMATS, load_splits, read_splits
+from .splits import FILE_FORMATS, read_splits
 from .text_files import BadInput, run_command
 from .twitter_releases import RELEASES, check_release, label_version
 from .writing import check_output_dir, write_dataset
-
-__all__ = ["load_splits", "main"]
 
 logger = logging.getLogger(__name__)
 

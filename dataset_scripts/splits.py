@@ -198,7 +198,8 @@ def _to_dataset(rows: list[dict], features: Features, where: str | Path, heavy: 
         split = Dataset.from_list(rows, features=features)
         if heavy is None or not heavy.features:
             return split
-        heavy = heavy.cast(Features({key: features[key] for key in heavy.features}))
+        wanted = Features({key: features[key] for key in heavy.features})
+        heavy = heavy if heavy.features == wanted else heavy.cast(wanted)
         split = concatenate_datasets([split.remove_columns(list(heavy.features)), heavy], axis=1)
         return split.select_columns(list(features))
     except (pa.ArrowException, TypeError, ValueError, AttributeError, KeyError) as error:

@@ -39,10 +39,12 @@ def write_dataset(dataset: DatasetDict, output_dir: str | Path, *, title: str, d
         description: Markdown that follows it: what this is and how it was made.
 
     Raises:
-        BadInput: `output_dir` exists and holds anything else than a dataset.
+        BadInput: `output_dir` exists and holds anything else than a dataset, or a split has no tweets.
     """
     output_dir = Path(output_dir)
     check_output_dir(output_dir)
+    if empty := [name for name, split in dataset.items() if not len(split)]:
+        raise BadInput(f"the split {empty[0]} has no tweets; load_dataset can't load such a split")
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-unfinished-", dir=output_dir.parent))
     try:

@@ -138,6 +138,14 @@ def test_several_shards_hold_every_tweet_once(tweets, tmp_path, monkeypatch):
     assert loaded["id"][:] == ["good", "absent", "other", "blank", "broken", "text"]
 
 
+def test_a_split_without_tweets_is_refused(tweets, tmp_path):
+    splits = load_splits(tweets)
+    splits["test"] = splits["test"].select([])
+    with pytest.raises(BadInput, match="the split test has no tweets"):
+        write_dataset(splits, tmp_path / "out", title="t", description="d")
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_a_folder_of_pictures_there_are_none_and_it_is_said(tweets, caplog):
     splits, outcomes = read_splits(tweets)
     assert set(splits["train"]["image"]) == {None}
@@ -234,7 +242,7 @@ def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path):
 # ------------------------------------------------------------------------------------- nothing half-written is left
 
 
-def test_bad_input_is_one_line_and_leaves_nothing(tweets, tmp_path):
+def test_bad_input_is_one_line_and_leaves_nothing(tweets, tmp_path, monkeypatch):
     before = sorted(tmp_path.rglob("*"))
     bad = tmp_path / "train.txt"
     bad.write_text(bad.read_text() + "IMGID:9\nword without tag\n")
