@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,8 @@ class Explanation:
         return f"{number} {node.get('query') or TITLES[node['kind']]}" + (f" {node['id']}" if "id" in node else "")
 
     def _lines(self, entity: Mapping[str, Any]) -> list[str]:
-        lines = [f"{entity['word']} ({entity['entity_group']}), probability {entity['score']:.3f}"]
+        word = textwrap.shorten(entity["word"], 60, placeholder=" …")
+        lines = [f"{word} ({entity['entity_group']}), probability {entity['score']:.3f}"]
         for link in entity["nodes"]:
             weight = "" if link["weight"] is None else f"gate {link['weight']:.2f}, "
             without = f"without it {link['score_without']:.3f} ({link['change']:+.3f})"

@@ -108,7 +108,7 @@ def tag_file(
         raise TaggingError(f"batch_size={batch_size} and num_proc={num_proc} must be at least 1.")
     output_format = OUTPUT_FORMATS[output_file.suffix]
     columns = {"text": text_column, "image": image_column, "id": id_column}
-    settings = {"input": input_file.name, "images": images and str(images), "model": str(model)}
+    settings = {"input": input_file.name, "images": images and str(images), "model": str(Path(model))}
     settings |= {"detector": detector and str(detector), "min_score": min_score, "columns": columns}
     posts = read_posts(input_file, columns, images)
     summary = TaggingSummary()
@@ -135,7 +135,7 @@ def tag_file(
         output_file.parent.mkdir(parents=True, exist_ok=True)
         bar = tqdm(total=count_posts(input_file), initial=summary.already_done, unit="post")
         with bar, open(output_file, "wb" if overwrite else "ab") as output:
-            _settings_file(output_file).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            _write_settings(output_file, settings)
             for chunk, results in chain(first, tagged):
                 records = [output_format.to_record(*pair) for pair in zip(chunk, results, strict=True)]
                 output.write(b"".join(record.content for record in records))
@@ -353,11 +353,22 @@ def _settings_file(output_file: Path) -> Path:
     return output_file.with_name(output_file.name + ".settings.json")
 
 
+def _write_settings(output_file: Path, settings: dict) -> None:
+    temporary = output_file.with_name(output_file.name + ".settings.tmp")
+    temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, _settings_file(output_file))
+
+
 def _check_settings(output_file: Path, settings: dict) -> None:
     """Raise where the output was begun with other settings."""
     if not _settings_file(output_file).exists():
         return
-    before = json.loads(_settings_file(output_file).read_text(encoding="utf-8"))
+    try:
+        before = json.loads(_settings_file(output_file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TaggingError(
+            f"{_settings_file(output_file)}: damaged ({error}); delete it if you know that it fits."
+        ) from error
     for key, value in settings.items():
         if before.get(key) != value:
             raise TaggingError(
