@@ -62,7 +62,7 @@ class Pictures:
                 if not has_image[i] and not captions[i]:
                     self.outcomes["no picture"] += 1
                 elif picture in left_out:
-                    self.outcomes["left out by --exclude_ids"] += 1
+                    self.outcomes["left out"] += 1
                 else:
                     self.outcomes["used"] += 1
                     self.ids.append(picture)

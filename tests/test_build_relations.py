@@ -1,0 +1,272 @@
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED
+from datasets import Dataset, DatasetDict, load_dataset
+from PIL import Image
+from transformers import ResNetConfig, ResNetModel
+
+from dataset_scripts import build_relations as module
+from dataset_scripts.build_relations import Pictures, build_relations, hubness
+from dataset_scripts.features import dataset_features
+from dataset_scripts.published_formats import read_caption_file, read_relation_file
+from dataset_scripts.text_files import BadInput, run_command
+from modeling_umgf import HashingEncoder, RelationIndex, UmgfImageProcessor
+from modeling_umgf.descriptors import PictureFeatures
+
+TWEETS = {
+    "train": [
+        ("t0", "the dog barks", 0, "a dog on a beach", ["dog"]),
+        ("t1", "what a game", 1, "a football game at night", ["person", "ball"]),
+        ("t2", "the dog again", 0, "a dog on a beach", ["dog"]),  # the same picture as t0
+        ("t3", "no picture here", None, None, None),
+        ("t4", "a quiet park", 2, "a park with a dog", ["dog", "tree"]),
+    ],
+    "test": [("s0", "dog on the beach", 3, "something else", ["dog"]), ("s1", "hello there", None, None, None)],
+}
+
+
+def drawing(number: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+
+
+def tweets(with_pixels: bool = True) -> DatasetDict:
+    features = dataset_features(["O", "B-PER"], ("caption", "object_labels"))
+    splits = DatasetDict()
+    for name, rows in TWEETS.items():
+        rows = [
+            {
+                "id": row_id,
+                "tokens": text.split(),
+                "ner_tags": [0] * len(text.split()),
+                "image": drawing(number) if with_pixels and number is not None else None,
+                "caption": caption,
+                "object_labels": labels,
+            }
+            for row_id, text, number, caption, labels in rows
+        ]
+        splits[name] = Dataset.from_list(rows, features=features)
+    return splits
+
+
+def build(folder: Path, splits: DatasetDict | None = None, **settings) -> tuple[DatasetDict, RelationIndex, dict]:
+    report = build_relations(
+        tweets() if splits is None else splits, folder, HashingEncoder(512), **{"k": 2, "hubness": "none"} | settings
+    )
+    assert json.loads((folder / "relation_report.json").read_text()) == report
+    return load_dataset(str(folder / "dataset")), RelationIndex.from_pretrained(folder / "relation_index"), report
+
+
+def found(split: Dataset, row_id: str, relation: str) -> list[str]:
+    return [one["id"] for one in split[split["id"][:].index(row_id)][f"neighbors_{relation}"]]
+
+
+def test_neighbours_come_from_the_training_pictures_only(tmp_path):
+    dataset, index, report = build(tmp_path)
+    assert index.ids == ["t0", "t1", "t2", "t4"]  # t3 has no picture
+    assert found(dataset["test"], "s0", "inter") == ["t0", "t2"]
+    assert found(dataset["test"], "s0", "intra") == ["t0", "t2"]
+    assert found(dataset["test"], "s1", "intra") == []
+    assert report["pictures"] == {"used": 5, "no picture": 2} and report["pictures_in_pool"] == 4
+
+
+def test_all_pictures_can_be_the_pool(tmp_path):
+    dataset, index, _ = build(tmp_path, pool="all")
+    assert "s0" in index and "s0" not in found(dataset["test"], "s0", "inter")
+
+
+def test_neither_the_own_picture_nor_a_copy_of_it_is_a_neighbour(tmp_path):
+    dataset, _, report = build(tmp_path)
+    assert found(dataset["train"], "t0", "intra") == found(dataset["train"], "t2", "intra") == ["t4"]
+    assert "t2" not in found(dataset["train"], "t0", "inter")
+    for relation in report["relations"].values():
+        assert all(split["self_hits"] == split["copy_hits"] == 0 for split in relation.values())
+
+
+def test_pictures_can_be_left_out(tmp_path):
+    dataset, index, report = build(tmp_path, left_out=["t0", "t2"])
+    assert index.ids == ["t1", "t4"] and report["pictures"]["left out"] == 2
+    assert found(dataset["test"], "s0", "intra") == ["t4"]
+
+
+def test_caption_vectors_are_the_features_of_neighbours_and_of_the_own_picture(tmp_path):
+    dataset, index, _ = build(tmp_path, tweets(with_pixels=False))
+    assert index.feature_shape == (1, 512) and index.content_hashes is None
+    own = torch.tensor(dataset["train"][0]["object_features"])
+    assert torch.allclose(own, HashingEncoder(512).encode(["a dog on a beach"]), atol=1e-6)
+    assert torch.allclose(index.features_of(["t0"])[0].float(), own, atol=1e-3)
+    assert dataset["train"][3]["object_features"] is None
+
+
+def image_encoder() -> PictureFeatures:
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    return PictureFeatures(ResNetModel(config), UmgfImageProcessor(size={"height": 32, "width": 32}))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_features_are_those_of_the_image_encoder(tmp_path, pooled):
+    dataset, index, _ = build(tmp_path, features=image_encoder(), pooled=pooled)
+    expected = image_encoder()([drawing(2)])[0]
+    expected = expected.mean(0, keepdim=True) if pooled else expected
+    assert torch.allclose(index.features_of(["t4"])[0].float(), expected, atol=2e-3)
+    assert "object_features" not in dataset["train"].features
+
+
+def test_of_equally_good_pictures_the_most_similar_one_comes_first(tmp_path):
+    splits = tweets()
+    rows = splits["train"].to_list()
+    rows = [rows[4] | {"id": f"p{i}", "image": drawing(100 + i), "caption": None} for i in range(6)]
+    rows[3]["image"] = splits["test"][0]["image"]
+    splits["train"] = Dataset.from_list(rows, features=splits["train"].features)
+    splits["test"] = splits["test"].map(lambda row: row | {"object_labels": ["dog", "tree"]})
+    by_looks, _, _ = build(tmp_path / "looks", splits, features=image_encoder(), pool="train")
+    by_id, _, _ = build(tmp_path / "id", splits, features="none")
+    assert found(by_id["test"], "s0", "intra") == ["p0", "p1"]
+    assert found(by_looks["test"], "s0", "intra") != ["p0", "p1"]
+    assert "p3" not in found(by_looks["test"], "s0", "intra")  # is a copy of the own picture
+
+
+def test_report_counts_what_was_found(tmp_path):
+    dataset, _, report = build(tmp_path)
+    for relation, splits in report["relations"].items():
+        for name, numbers in splits.items():
+            rows = dataset[name][relation][:]
+            counts = Counter(one["id"] for row in rows for one in row)
+            assert numbers["tweets"] == len(rows) and numbers["empty_rows"] == sum(not row for row in rows)
+            assert numbers["slots"] == sum(numbers["score_histogram"]) == counts.total()
+            assert numbers["distinct_pictures"] == len(counts)
+    assert report["relations"]["neighbors_intra"]["train"]["empty_rows"] == 1 + 1  # t3 without, t1 with other objects
+
+
+def test_hubness_is_the_share_of_the_ten_most_frequent():
+    rows = [[{"id": "hub"}, {"id": f"p{i}"}] for i in range(30)]
+    assert hubness(rows) == {"slots": 60, "top10_share": round(39 / 60, 4), "distinct_pictures": 31}
+    assert hubness([]) == {"slots": 0, "top10_share": 0.0, "distinct_pictures": 0}
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 2)
+    encoder, seen = image_encoder(), []
+    original = PictureFeatures.__call__
+
+    def stop_at_the_third(self, pictures):
+        seen.append(len(pictures))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(self, pictures)
+
+    monkeypatch.setattr(PictureFeatures, "__call__", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, features=encoder)
+    assert not (tmp_path / "dataset").exists() and not (tmp_path / "relation_report.json").exists()
+    build(tmp_path, features=encoder)
+    assert seen == [2, 2, 1, 1]  # five pictures; the first two steps were not repeated
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "relation_index", "relation_report.json"]
+
+
+def test_a_run_with_other_settings_starts_anew(tmp_path, monkeypatch):
+    with monkeypatch.context() as stopping:
+        stopping.setattr(module, "write_dataset", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(tmp_path, features=image_encoder())
+    _, index, _ = build(tmp_path, features=image_encoder(), pooled=True)
+    assert index.feature_shape == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pool": "gallery"}, "'gallery' has no picture"),
+        ({"k": 9}, "k=9 is more than the pool's 4 pictures"),
+        ({"splits": tweets(False), "features": image_encoder()}, "t0 has a caption but no picture"),
+        ({"authors_relations": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_no_dataset(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, **settings)
+    assert not (tmp_path / "dataset").exists() and not (tmp_path / "relation_index").exists()
+
+
+def test_ids_must_differ():
+    splits = tweets()
+    splits["test"] = splits["test"].map(lambda row: row | {"id": "t0"})
+    with pytest.raises(BadInput, match="t0 is in the dataset twice"):
+        Pictures(splits)
+
+
+def test_the_command_writes_the_same(tmp_path, monkeypatch):
+    expected, _, _ = build(tmp_path / "expected", hubness="center")
+    module.write_dataset(tweets(), tmp_path / "tweets", title="x", description="y")
+    command = ["build_relations", "--dataset", str(tmp_path / "tweets"), "--text_encoder", "hashing", "--k", "2"]
+    command += ["--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    run_command(module.main)
+    result = load_dataset(str(tmp_path / "out" / "dataset"))
+    for relation in ("inter", "intra"):
+        assert found(result["test"], "s0", relation) == found(expected["test"], "s0", relation)
+    monkeypatch.setattr(sys, "argv", [*command, "--pool", "nowhere"])
+    with pytest.raises(SystemExit, match="error: the pool 'nowhere' has no picture"):
+        run_command(module.main)
+
+
+# ----------------------------------------------------------------------------------------------- the authors' files
+
+AUTHORS = [  # seven lines a tweet; the scores of s0's objects are all zero, s1 is lost
+    "dog on the beach",
+    "O O O O",
+    "s0.jpg",
+    "0.9 0.8 0.7",
+    "t4.jpg stray.jpg t1.jpg",
+    "0.0 0.0",
+    "t0.jpg t1.jpg",
+]
+
+
+def test_authors_neighbours_can_be_taken_as_they_are(tmp_path):
+    (tmp_path / "test_2.txt").write_text("\n".join(AUTHORS) + "\n")
+    (tmp_path / "train_2.txt").write_text("\n".join(AUTHORS).replace("s0", "t0") + "\n")
+    dataset, _, report = build(tmp_path / "out", authors_relations=tmp_path, k=3)
+    assert found(dataset["test"], "s0", "inter") == ["t4", "t1"]  # the stray picture is of no tweet
+    assert found(dataset["test"], "s0", "intra") == []  # zero scores name random pictures
+    assert report["lost_tweets"]["test"] == ["s1"] and report["neighbors_not_in_pool"] == 2
+    assert report["relations"]["neighbors_intra"]["test"]["empty_rows"] == 2
+
+
+needs_shared = pytest.mark.skipif(not (SHARED / "data" / "relations").is_dir(), reason="no published relation files")
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("dataset", "counts", "zero_rows"),
+    [("twitter2015", (3999, 999, 3256), 1293), ("twitter2017", (3373, 723, 723), 776)],
+)
+def test_published_relation_files_have_the_known_counts(dataset, counts, zero_rows):
+    splits = [
+        read_relation_file(SHARED / "data" / "relations" / dataset / file) for file in module.AUTHORS_FILES.values()
+    ]
+    assert tuple(map(len, splits)) == counts
+    rows = [row for split in splits for row in split]
+    assert sum(not row["neighbors_intra"] for row in rows) == zero_rows  # masks, not neighbours
+    assert all(len(row["neighbors_inter"]) == 10 and len(row["neighbors_intra"]) in (0, 10) for row in rows)
+    assert all(row["id"] not in [one["id"] for one in row["neighbors_inter"]] for row in rows)
+
+
+@needs_shared
+def test_hubness_of_the_published_neighbours_is_what_was_measured():
+    """Ten pictures fill a third of all slots in Twitter-2017, and few pictures ever occur."""
+    rows = [
+        row["neighbors_inter"][:5]
+        for file in module.AUTHORS_FILES.values()
+        for row in read_relation_file(SHARED / "data" / "relations" / "twitter2017" / file)
+    ]
+    numbers = hubness(rows)
+    assert numbers["distinct_pictures"] == 758 and numbers["slots"] == 5 * 4819
+    assert numbers["top10_share"] == pytest.approx(0.32, abs=0.005)
+    assert len(read_caption_file(SHARED / "data" / "captions" / "BLIP2_17.txt")) == 4819
