@@ -38,6 +38,7 @@ SPLITS = {"train": 1600, "validation": 200, "test": 400}
 PICTURES_A_TOPIC = 4
 WORDS_A_TOPIC, LABELS_A_SET = 2, 3
 IMAGE_SIZE = 64
+DRAWINGS = 1600  # to train the image encoder on
 
 TEMPLATES = [
     "so {} is all over my feed today",
@@ -119,7 +120,7 @@ def _noise(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def train_image_encoder(seed: int = 0, drawings: int = 1600, epochs: int = 6) -> ResNetModel:
+def train_image_encoder(seed: int, drawings: int, epochs: int = 6) -> ResNetModel:
     """Train a small ResNet to tell the four shapes on drawings of its own; returns it without its classifier."""
     rng = np.random.default_rng([seed, 1])
     kinds = torch.from_numpy(rng.integers(0, 4, drawings))
@@ -151,7 +152,7 @@ def image_processor() -> UmgfImageProcessor:
 def write_relation_contrast_tweets(output_dir: str | Path, seed: int = 0) -> dict:
     """Write `dataset`, `relation_index`, `relation_report.json` and `vision_model`; returns the report."""
     output_dir = Path(output_dir)
-    encoder = PictureFeatures(train_image_encoder(seed), image_processor())
+    encoder = PictureFeatures(train_image_encoder(seed, DRAWINGS), image_processor())
     report = build_relations(
         relation_contrast_tweets(seed),
         output_dir,

@@ -1,0 +1,105 @@
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from transformers import AutoModel
+
+from dataset_scripts import relation_contrast_tweets as module
+from dataset_scripts.features import TWITTER_TYPES
+from dataset_scripts.relation_contrast_tweets import relation_contrast_tweets, write_relation_contrast_tweets
+from modeling_umgf import RelationIndex, UmgfImageProcessor
+from modeling_umgf.descriptors import PictureFeatures
+from modeling_umgf.labels import entity_spans
+
+LABELS = ["O", *(f"{prefix}-{kind}" for kind in TWITTER_TYPES for prefix in "BI")]
+SMALL = {"train": 32, "validation": 16, "test": 16}
+
+
+@pytest.fixture(scope="module")
+def splits():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SPLITS", SMALL)
+        return relation_contrast_tweets(seed=3)
+
+
+def name_and_type(row) -> tuple[str, str]:
+    ((start, end, kind),) = entity_spans([LABELS[tag] for tag in row["ner_tags"]])
+    return " ".join(row["tokens"][start:end]), kind
+
+
+def topic_of(row) -> str:
+    return " ".join(word[1:] for word in row["tokens"] if word.startswith("#"))
+
+
+def test_every_name_has_every_type_equally_often_in_both_halves(splits):
+    for split, size in SMALL.items():
+        assert len(splits[split]) == size
+        names = Counter(name_and_type(row) for row in splits[split])
+        assert set(names.values()) == {1} and len({name for name, _ in names}) == size // 4
+        halves = Counter((name_and_type(row)[1], bool(topic_of(row))) for row in splits[split])
+        assert set(halves.values()) == {size // 8}
+
+
+def test_only_other_posts_tell_the_type(splits):
+    """The own picture is missing, or noise; the gallery shows the type, four times for each topic and set of labels."""
+    by_topic, by_labels = defaultdict(list), defaultdict(list)
+    for post in splits["gallery"]:
+        (by_topic if post["caption"] else by_labels)[post["caption"] or tuple(post["object_labels"])].append(post)
+    for split in SMALL:
+        for row in splits[split]:
+            assert row["caption"] is None
+            if topic_of(row):
+                assert row["image"] is None and row["object_labels"] is None
+                assert sum(len(posts) for caption, posts in by_topic.items() if topic_of(row) in caption) == 4
+            else:
+                assert np.asarray(row["image"]).std() > 60  # noise
+                assert len(by_labels[tuple(row["object_labels"])]) == 4
+
+
+def test_splits_share_neither_names_nor_topics_nor_labels(splits):
+    words = {
+        split: {
+            word
+            for row in rows
+            for word in [*name_and_type(row)[0].split(), *topic_of(row).split(), *(row["object_labels"] or [])]
+        }
+        for split, rows in splits.items()
+        if split != "gallery"
+    }
+    assert all(not words[a] & words[b] for a in words for b in words if a != b)
+
+
+def test_the_same_seed_makes_the_same_tweets(splits, monkeypatch):
+    monkeypatch.setattr(module, "SPLITS", SMALL)
+    again, other = relation_contrast_tweets(seed=3), relation_contrast_tweets(seed=4)
+    assert again["test"]["tokens"][:] == splits["test"]["tokens"][:] != other["test"]["tokens"][:]
+    pictures = [[post["image"].tobytes() for post in data["gallery"]] for data in (splits, again)]
+    assert pictures[0] == pictures[1]
+
+
+def test_written_data_find_the_pictures_that_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SPLITS", SMALL)
+    monkeypatch.setattr(module, "DRAWINGS", 50)
+    report = write_relation_contrast_tweets(tmp_path, seed=3)
+    assert all(part["self_hits"] == 0 for relation in report["relations"].values() for part in relation.values())
+    dataset, index = load_dataset(str(tmp_path / "dataset")), RelationIndex.from_pretrained(tmp_path / "relation_index")
+    caption, labels = (
+        dict(zip(index.ids, index.captions, strict=True)),
+        dict(zip(index.ids, index.object_labels, strict=True)),
+    )
+    right = []
+    for row in dataset["test"]:
+        if topic_of(row):
+            right += [topic_of(row) in (caption[one["id"]] or "") for one in row["neighbors_inter"][:4]]
+            assert row["neighbors_intra"] == []
+        else:
+            assert [labels[one["id"]] for one in row["neighbors_intra"]] == [sorted(row["object_labels"])] * 4
+    assert np.mean(right) > 0.95
+    model = AutoModel.from_pretrained(tmp_path / "vision_model")
+    encoder = PictureFeatures(model, UmgfImageProcessor.from_vision_model(tmp_path / "vision_model"))
+    encoder.image_processor.size = module.image_processor().size
+    picture = dataset["gallery"][0]
+    seen = encoder([picture["image"]])[0]
+    assert torch.allclose(index.features_of([picture["id"]])[0].float(), seen, atol=5e-3)
