@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from datasets import Dataset, Image
 from tqdm import tqdm
@@ -10,6 +11,8 @@ from tqdm import tqdm
 from modeling_umgf.pictures import UnreadablePicture, is_blank, open_picture
 
 logger = logging.getLogger(__name__)
+
+_AT_A_TIME = 64  # pictures in memory
 
 PICTURE_OUTCOMES = ("found", "missing", "unreadable", "blank", "none given")
 
@@ -38,14 +41,15 @@ def check_pictures(split: Dataset, name: str) -> tuple[Dataset, Counter]:
         The dataset, and how many pictures have which of `PICTURE_OUTCOMES`.
     """
     undecoded = split.cast_column("image", Image(decode=False))
-    unusable, counts, reasons = set(), Counter(), []
-    cells = tqdm(undecoded.select_columns(["id", "image"]), desc=f"looking at the pictures of {name}", disable=None)
-    for index, row in enumerate(cells):
-        outcome, reason = look_at(row["image"])
-        counts[outcome] += 1
-        if outcome not in ("found", "none given"):
-            unusable.add(index)
-            reasons.append(f"tweet {row['id']}, {outcome}: {reason}")
+    looks = []
+    with ThreadPoolExecutor() as threads, tqdm(total=len(split), desc=f"pictures of {name}", disable=None) as progress:
+        for batch in undecoded.select_columns("image").iter(batch_size=_AT_A_TIME):
+            looks += threads.map(look_at, batch["image"])
+            progress.update(len(batch["image"]))
+    counts = Counter(outcome for outcome, _ in looks)
+    unusable = {index for index, (outcome, _) in enumerate(looks) if outcome not in ("found", "none given")}
+    tweets = split["id"][:]
+    reasons = [f"tweet {tweets[index]}, {': '.join(looks[index])}" for index in sorted(unusable)]
     logger.info("%s: pictures of %d tweets: %s", name, len(split), describe(counts))
     for reason in reasons[:5]:
         logger.info("  %s", reason)
