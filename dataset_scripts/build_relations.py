@@ -92,7 +92,7 @@ def build_relations(
     output_dir: str | Path,
     encoder: TextEncoder,
     *,
-    pool: str = "train",
+    candidate_pool: str = "train",
     hubness: str = "center",
     features: PictureFeatures | str = "caption",
     pooled: bool = False,
@@ -107,7 +107,7 @@ def build_relations(
         splits: tweets with the column `caption`, for the inter-modal relation, or `object_labels`, for the intra-modal.
         output_dir: folder for `dataset`, `relation_index` and `relation_report.json`.
         encoder: of texts and captions.
-        pool: "train", another split or "all": whose pictures may be neighbours.
+        candidate_pool: "train", another split or "all" (transductive): whose pictures may be neighbours.
         hubness: "center", "csls" or "none", see `RelationIndex`.
         features: what the model sees of a neighbour: an image encoder, "caption" (the caption's vector; it also becomes
             the tweets' own `object_features`) or "none".
@@ -127,10 +127,17 @@ def build_relations(
     check_output_dir(output_dir / "dataset")
     pictures = Pictures(splits, left_out)
     logger.info("pictures: %s", ", ".join(f"{count} {outcome}" for outcome, count in pictures.outcomes.items()))
-    chosen = [i for i, name in enumerate(pictures.splits) if pool in ("all", name)]
+    chosen = [i for i, name in enumerate(pictures.splits) if candidate_pool in ("all", name)]
     if not chosen:
-        raise BadInput(f"the pool {pool!r} has no picture; take one of the splits {', '.join(splits)}, or all")
-    report = {"pictures": dict(pictures.outcomes), "pool": pool, "pictures_in_pool": len(chosen), "k": k}
+        raise BadInput(
+            f"the pool {candidate_pool!r} has no picture; take one of the splits {', '.join(splits)}, or all"
+        )
+    report = {
+        "pictures": dict(pictures.outcomes),
+        "candidate_pool": candidate_pool,
+        "pictures_in_pool": len(chosen),
+        "k": k,
+    }
     report |= {"text_encoder": encoder.name, "hubness": hubness, "relations": {}}
 
     source = features if isinstance(features, str) else [_weight(features.model), features.image_processor.size, pooled]
@@ -379,7 +386,7 @@ def main() -> None:
         load_splits(arguments.dataset, captions_file=arguments.captions),
         arguments.output_dir,
         encoder,
-        pool=arguments.pool,
+        candidate_pool=arguments.candidate_pool,
         hubness=arguments.hubness,
         features=features,
         pooled=arguments.pooled,
@@ -396,7 +403,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", required=True, help="folder to write")
     parser.add_argument("--captions", metavar="FILE", help="lines '<id>.jpg :caption'; default: the column caption")
     parser.add_argument(
-        "--pool", default="train", help="where neighbours come from: train, another split, or all (transductive)"
+        "--candidate_pool",
+        default="train",
+        help="where neighbours come from: train, another split, or all (transductive)",
     )
     parser.add_argument(
         "--exclude_ids", metavar="FILE", help="ids, one a line, of pictures to leave out, e.g. blank ones"

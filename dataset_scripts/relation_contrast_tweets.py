@@ -157,7 +157,7 @@ def write_relation_contrast_tweets(output_dir: str | Path, seed: int = 0) -> dic
         relation_contrast_tweets(seed),
         output_dir,
         HashingEncoder(),
-        pool="gallery",
+        candidate_pool="gallery",
         features=encoder,
         title="Relation contrast tweets",
     )

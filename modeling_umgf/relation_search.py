@@ -34,7 +34,7 @@ class CosineRelation:
 
     def load(self, rows: slice) -> None:
         """Make a block of the pool the one that `scores` compares with."""
-        self.block = self.pool(rows).T.contiguous()  # [D, p]
+        self.block = self.pool(rows).T  # [D, p]
         self.block_penalty = None if self.penalty is None else self.penalty[rows].float()
 
     def scores(self, queries: slice) -> torch.Tensor:
@@ -200,11 +200,11 @@ def _candidates(scores, queries, rows, best, second) -> tuple[torch.Tensor, torc
     k = min(best.k, scores.shape[1])
     floor = torch.maximum(best.floor[queries], scores.topk(k).values[:, -1])[:, None]
     good = scores >= floor - TIE
-    if good.sum() > 4 * k * len(scores):
+    line, column = good.nonzero(as_tuple=True)
+    if len(line) > 4 * k * len(scores):  # many are equally good: of these, the k best by the second key
         tied = good & (scores <= floor + TIE)
         preferred = second.block(queries, rows).masked_fill(~tied, -torch.inf).topk(k).indices
-        good = (good & ~tied).scatter(1, preferred, tied.gather(1, preferred))
-    line, column = good.nonzero(as_tuple=True)
+        line, column = (good & ~tied).scatter(1, preferred, tied.gather(1, preferred)).nonzero(as_tuple=True)
     return queries[line], column
 
 

@@ -76,7 +76,7 @@ def test_neighbours_come_from_the_training_pictures_only(tmp_path):
 
 
 def test_all_pictures_can_be_the_pool(tmp_path):
-    dataset, index, _ = build(tmp_path, pool="all")
+    dataset, index, _ = build(tmp_path, candidate_pool="all")
     assert "s0" in index and "s0" not in found(dataset["test"], "s0", "inter")
 
 
@@ -125,7 +125,7 @@ def test_of_equally_good_pictures_the_most_similar_one_comes_first(tmp_path):
     rows[3]["image"] = splits["test"][0]["image"]
     splits["train"] = Dataset.from_list(rows, features=splits["train"].features)
     splits["test"] = splits["test"].map(lambda row: row | {"object_labels": ["dog", "tree"]})
-    by_looks, _, _ = build(tmp_path / "looks", splits, features=image_encoder(), pool="train")
+    by_looks, _, _ = build(tmp_path / "looks", splits, features=image_encoder(), candidate_pool="train")
     by_id, _, _ = build(tmp_path / "id", splits, features="none")
     assert found(by_id["test"], "s0", "intra") == ["p0", "p1"]
     assert found(by_looks["test"], "s0", "intra") != ["p0", "p1"]
@@ -182,7 +182,7 @@ def test_a_run_with_other_settings_starts_anew(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pool": "gallery"}, "'gallery' has no picture"),
+        ({"candidate_pool": "gallery"}, "'gallery' has no picture"),
         ({"k": 9}, "k=9 is more than the pool's 4 pictures"),
         ({"splits": tweets(False), "features": image_encoder()}, "t0 has a caption but no picture"),
         ({"authors_relations": "nowhere"}, "nowhere"),
@@ -211,7 +211,7 @@ def test_the_command_writes_the_same(tmp_path, monkeypatch):
     result = load_dataset(str(tmp_path / "out" / "dataset"))
     for relation in ("inter", "intra"):
         assert found(result["test"], "s0", relation) == found(expected["test"], "s0", relation)
-    monkeypatch.setattr(sys, "argv", [*command, "--pool", "nowhere"])
+    monkeypatch.setattr(sys, "argv", [*command, "--candidate_pool", "nowhere"])
     with pytest.raises(SystemExit, match="error: the pool 'nowhere' has no picture"):
         run_command(module.main)
 
