@@ -27,7 +27,7 @@ COLUMNS = (
     "type",
     "probability",
     "characters",
-    "linked objects (how far the gate opens)",
+    "looks at (how far the gate opens)",
     "without the picture",
 )
 TYPES = {"PER": "person", "LOC": "place", "ORG": "organisation", "MISC": "any other name"}
@@ -39,9 +39,9 @@ in the picture. Tick **What if there were no picture?** to see what the words al
 """
 
 
-def explain_types(labels) -> str:
+def explain_types(id2label: dict[int, str]) -> str:
     """What the entity types of the model stand for, as far as known."""
-    types = dict.fromkeys(label[2:] for label in labels if label[:2] in ("B-", "I-"))
+    types = dict.fromkeys(label[2:] for _, label in sorted(id2label.items()) if label[:2] in ("B-", "I-"))
     return " · ".join(f"**{name}** {TYPES[name]}" if name in TYPES else f"**{name}**" for name in types)
 
 
@@ -89,14 +89,15 @@ def describe(entities: list[dict], without: list[dict]) -> list[list[str]]:
     rows = []
     for entity in entities:
         other = alone.get((entity["start"], entity["end"]))
-        nodes = [f"{node.get('query', 'the whole picture')} ({node['weight']:.2f})" for node in entity["objects"][:3]]
+        nodes = [f"{node.get('query', 'the whole picture')} ({node['weight']:.2f})" for node in entity["objects"]]
+        nodes += [f"picture {node['id']} ({node['weight']:.2f})" for node in entity.get("neighbors", ())]
         rows.append(
             [
                 entity["word"],
                 entity["entity_group"],
                 f"{entity['score']:.3f}",
                 f"{entity['start']} to {entity['end']}",
-                ", ".join(nodes) or "none",
+                ", ".join(nodes[:4]) or "nothing",
                 f"{other['entity_group']} ({other['score']:.3f})" if other else "not found",
             ]
         )
@@ -153,7 +154,7 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
         )
 
     with gr.Blocks(title="Multimodal NER", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(INTRODUCTION + explain_types(tagger.model.config.label2id))
+        gr.Markdown(INTRODUCTION + explain_types(tagger.model.config.id2label))
         with gr.Row():
             with gr.Column(scale=2):
                 tweet = gr.Textbox(label="Tweet", lines=3, placeholder="Paste a tweet", elem_id="tweet")
@@ -198,7 +199,10 @@ def read_boxes(text: str) -> list[dict]:
     """Read the boxes that somebody typed."""
     try:
         boxes = json.loads(text)
-        return [{**box, "box": [float(edge) for edge in box["box"]], "phrase": box.get("phrase")} for box in boxes]
+        for box in boxes:
+            left, top, right, bottom = map(float, box["box"])
+            box |= {"box": [left, top, right, bottom], "phrase": box.get("phrase")}
+        return list(boxes)
     except (ValueError, TypeError, KeyError, AttributeError):
         form = '[{"box": [0, 0, 50, 80], "phrase": {"start": 2, "end": 3}}]'
         raise gr.Error(f"The boxes are not JSON of the form {form}.", print_exception=False) from None
@@ -224,7 +228,7 @@ def load_examples(name: str, count: int = 6) -> list[list]:
     ]
 
 
-def main() -> None:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A page to try a trained multimodal tagger.")
     parser.add_argument(
         "model", nargs="?", default=os.environ.get("MODEL"), help="folder or Hub id (or variable MODEL)"
@@ -232,7 +236,11 @@ def main() -> None:
     parser.add_argument("--detector", default=os.environ.get("DETECTOR"), help="id of a zero-shot object detector")
     parser.add_argument("--examples", default=os.environ.get("EXAMPLES"), help="dataset with tweets to offer")
     parser.add_argument("--port", type=int, default=None, help="default: the first free one from 7860 on")
-    arguments = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    arguments = parse_arguments()
     if not arguments.model:
         sys.exit("app.py: no model. Name a trained one: `python demo/app.py runs/my_model`, or set the variable MODEL.")
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from the network

@@ -1,5 +1,6 @@
 """The page in a real browser: what it shows is what the pipeline says."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -112,6 +113,13 @@ def wait_for(address: str, server: subprocess.Popen, seconds: float = 120) -> No
     raise TimeoutError(f"no page at {address} after {seconds} s")
 
 
+def load_app():
+    spec = importlib.util.spec_from_file_location("app", APP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def marks(page, element: str) -> list[list[str]]:
     """[word, label, colour] of the marked words of a highlighted text."""
     return page.locator(element).evaluate(
@@ -179,6 +187,21 @@ def test_a_typed_tweet_with_a_dropped_picture_has_the_whole_picture_as_one_objec
     page.locator("#names .token.highlighted").first.wait_for()
     assert [mark[:2] for mark in marks(page, "#names")] == labels_of(expected)
     assert page.locator("#objects .legend-item").all_inner_texts() == ["linked to every name"]
+
+
+def test_the_table_names_the_pictures_of_other_posts_that_an_rgcn_used():
+    app = load_app()
+    entity = {"word": "Anna", "entity_group": "PER", "score": 0.5, "start": 0, "end": 4, "objects": []}
+    neighbors = [{"id": "beach", "relation": "inter", "weight": 0.25}]
+    rows = app.describe([entity | {"neighbors": neighbors}], [entity | {"entity_group": "LOC"}])
+    assert rows == [["Anna", "PER", "0.500", "0 to 4", "picture beach (0.25)", "LOC (0.500)"]]
+    assert app.describe([entity], [])[0][4:] == ["nothing", "not found"]
+
+
+@pytest.mark.parametrize("boxes", ["[1", "{", "5", '[{"box": [1, 2]}]', '[{"box": "abcd"}]', "[1]", '[{"phrase": null}]'])
+def test_boxes_that_are_not_boxes_are_refused_in_words(boxes):
+    with pytest.raises(Exception, match="The boxes are not JSON of the form"):
+        load_app().read_boxes(boxes)
 
 
 @needs_browser

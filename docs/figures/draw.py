@@ -169,6 +169,11 @@ def draw_rgcn() -> plt.Figure:
     return figure
 
 
-if __name__ == "__main__":
+def save_figures() -> None:
+    """Write both figures."""
     for name, draw in (("umgf", draw_umgf), ("rgcn", draw_rgcn)):
         draw().savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    save_figures()

@@ -1,0 +1,192 @@
+"""README and docs: every block of code runs, every link leads somewhere, everything generated is up to date."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import hub_stand_in
+import pytest
+from conftest import tiny_config, tiny_tokenizer
+from finished_run import train
+from hub_stand_in import OWNER, HubStandIn, Repository
+from PIL import Image
+from tiny_describers import save_captioner, save_labeler
+from tiny_detectors import save_detector
+from transformers import AutoConfig, AutoModel
+
+ROOT = Path(__file__).resolve().parents[1]
+GENERATED = {"api_reference.md", "results.md"}
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "demo" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+EXECUTED = [page for page in PAGES if page.name not in GENERATED]
+NOT_EXECUTED = {"demo/README.md": 1, "docs/quick_start.md": 1}  # blocks with that comment: keep these few
+INSTALLING = re.compile(r"python3? -m (venv|pytest)\b|pip install|make |hf auth login")
+
+
+def blocks(page: Path) -> list[tuple[str, str, str, bool]]:
+    """(language, file:line, code, executed?) of the Python and shell blocks of a page."""
+    text, found = page.read_text(encoding="utf-8"), []
+    for match in re.finditer(r"(<!-- not executed: .+? -->\n)?^```(python|bash)\n(.*?)^```", text, re.M | re.S):
+        line = text[: match.start(3)].count("\n") + 1
+        found.append((match[2], f"{page.relative_to(ROOT)}:{line}", match[3], match[1] is None))
+    return found
+
+
+def without_installation(code: str) -> str:
+    """Shell code without the lines that install, and so can't run here; another test looks at those."""
+    return "".join(line for line in code.splitlines(keepends=True) if not INSTALLING.match(line))
+
+
+def host(hub: HubStandIn, name: str, folder: Path) -> None:
+    """Put the files of a folder on the stand-in for the Hub."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    repository = hub.repositories[f"models/{name}"] = Repository()
+    repository.commit(files)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub with tiny models under the names that the pages use."""
+    folder = tmp_path_factory.mktemp("hub")
+    with HubStandIn() as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(hub_stand_in.USERS, OWNER, "you")
+        text_model = AutoModel.from_config(tiny_config().text_config)
+        text_model.save_pretrained(folder / "bert")
+        tiny_tokenizer().save_pretrained(folder / "bert")
+        names = ("bert-base-cased", "bert-base-uncased")
+        for name in (*(f"google-bert/{name}" for name in names), "sentence-transformers/all-MiniLM-L6-v2"):
+            host(hub, name, folder / "bert")
+        vision = AutoConfig.for_model("timm_wrapper", architecture="test_resnet")
+        AutoModel.from_config(vision).save_pretrained(folder / "timm")
+        host(hub, "timm/resnet152.a1_in1k", folder / "timm")
+        host(hub, "IDEA-Research/grounding-dino-tiny", save_detector("grounding-dino", folder / "detector"))
+        host(hub, "facebook/detr-resnet-50", save_labeler("detr", folder / "labeler"))
+        host(hub, "Salesforce/blip-image-captioning-base", save_captioner("blip", folder / "captioner"))
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder like a user's clone, with a trained model, posts and pictures; the training there is short."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("train_umgf.py", "demo", "examples", "docs", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "dataset_scripts", folder / "dataset_scripts")
+    shorten(folder / "dataset_scripts" / "contrast_tweets.yaml", r"num_train_epochs: \d+", "max_steps: 2")
+    few = 'SPLITS = {"train": (200, 30), "validation": (50, 30), "test": (50, 30)}'
+    shorten(folder / "dataset_scripts" / "contrast_tweets.py", r"SPLITS = \{.*?\}", few)
+    train(folder / "runs" / "contrast_tweets")
+    (folder / "images").mkdir()
+    for number, color in enumerate(("red", "green", "blue", "white", "orange", "black")):
+        picture = Image.new("RGB", (64, 48), "gray")
+        picture.paste(color, (8, 8, 40, 40))
+        picture.save(folder / "images" / f"{number}.jpg")
+    lines = ["Anna\tB-PER\nmeets\tO\nBob\tB-PER\nMarley\tI-PER", "the\tO\ncat\tO\nof\tO\nParis\tB-LOC\nsleeps\tO"]
+    for file, numbers in (("train.txt", range(4)), ("valid.txt", [4]), ("test.txt", [5])):
+        (folder / file).write_text("\n\n".join(f"IMGID:{n}\n{lines[n % 2]}" for n in numbers) + "\n")
+    posts = [
+        {"id": str(number), "text": f"Anna meets Bob {number} times", "image": f"{number}.jpg"} for number in range(4)
+    ]
+    (folder / "posts.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts))
+    return folder
+
+
+def shorten(file: Path, pattern: str, text: str) -> None:
+    """Make a copied script quicker."""
+    changed, times = re.subn(pattern, text, file.read_text())
+    assert times == 1, f"{file.name} has no {pattern} any more"
+    file.write_text(changed)
+
+
+@pytest.mark.parametrize("page", EXECUTED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_of_a_page_runs(page, hub, workplace):
+    code = [
+        (language, place, without_installation(code) if language == "bash" else code)
+        for language, place, code, executed in blocks(page)
+        if executed
+    ]
+    if not any(code.strip() for _, _, code in code):
+        return
+    listing = workplace / f"blocks_of_{page.stem}.json"
+    listing.write_text(json.dumps(code), encoding="utf-8")
+    environment = hub.environment(workplace / "home", OWNER, OMP_NUM_THREADS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, str(ROOT / "tests" / "run_page.py"), str(listing)]
+    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_only_few_blocks_are_not_executed_and_those_have_valid_arguments():
+    left_out = {}
+    for page in PAGES:
+        for _, place, code, executed in blocks(page):
+            if not executed:
+                left_out.setdefault(place.partition(":")[0], []).append(code)
+    assert {page: len(codes) for page, codes in left_out.items()} == NOT_EXECUTED
+    app = load("demo/app.py")
+    commands = [line for codes in left_out.values() for code in codes for line in code.splitlines()]
+    starts = [shlex.split(line) for line in commands if not INSTALLING.match(line)]
+    assert starts
+    for command in starts:
+        assert command[:2] == ["python", "demo/app.py"]
+        assert app.parse_arguments(command[2:]).model
+
+
+def test_what_the_pages_install_exists():
+    known = importlib.metadata.metadata("modeling_umgf").get_all("Provides-Extra")
+    makefile = (ROOT / "Makefile").read_text()
+    commands = [line for page in PAGES for _, _, code, _ in blocks(page) for line in code.splitlines()]
+    extras = {extra for line in commands for extra in re.findall(r"pip install .*\[([\w,]+)\]", line)}
+    assert extras
+    assert {name for extra in extras for name in extra.split(",")} <= set(known)
+    for target in {line.split()[1] for line in commands if line.startswith("make ")}:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_links_lead_to_files_and_headings_that_exist():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if not link.startswith(("http://", "https://")):
+                file, _, heading = link.partition("#")
+                target = (page.parent / file).resolve() if file else page
+                assert target.exists(), f"{page.name} links to {link}"
+                if heading:
+                    titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
+                    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+                    assert heading in anchors, f"{page.name} links to {link}"
+
+
+def test_generated_pages_are_up_to_date():
+    outdated = [path.name for path, text in load("docs/render.py").pages().items() if path.read_text() != text]
+    assert not outdated, "run python docs/render.py"
+
+
+def test_everything_that_the_package_exports_is_described():
+    import modeling_umgf
+
+    reference = (ROOT / "docs" / "api_reference.md").read_text(encoding="utf-8")
+    for name in modeling_umgf.__all__:
+        assert f"\n### {name}\n" in reference
+        assert getattr(modeling_umgf, name).__doc__, name
+
+
+def test_figures_are_drawn_by_code(tmp_path, monkeypatch):
+    draw = load("docs/figures/draw.py")
+    monkeypatch.setattr(draw, "FOLDER", tmp_path)
+    draw.save_figures()
+    for name in ("umgf", "rgcn"):
+        assert (tmp_path / f"{name}.svg").stat().st_size > 10_000
+        assert (ROOT / "docs" / "figures" / f"{name}.svg").exists()
+
+
+def load(path: str):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
