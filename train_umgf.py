@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 from datasets import ClassLabel, DatasetDict, List
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, get_token
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import BertProcessing
@@ -193,6 +193,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command; mistakes in arguments or data end it with one line."""
     try:
         model_arguments, data_arguments, training_arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+        if training_arguments.push_to_hub and not (training_arguments.hub_token or get_token()):
+            raise ValueError("--push_to_hub needs a login: run `hf auth login`, or set HF_TOKEN.")
         set_seed(training_arguments.seed)
         with training_arguments.main_process_first(desc="reading the data"):
             splits = read_data(data_arguments)
