@@ -2,8 +2,8 @@
 
 Every name stands for a person, a place, an organisation and something else equally often. A post holds two or three
 names of different types, and its picture shows one object for each, so that only the link between a name and its own
-object decides. Some posts have misleading objects, and one in ten has no picture: its words then say the type, or it
-has no name at all.
+object decides. Some pictures have misleading objects. Three posts in 25 have no picture: two of them hold one name, and
+the words say its type; one holds no name at all.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from .features import TWITTER_TYPES, dataset_features
 from .text_files import run_command
 from .writing import check_output_dir, write_dataset
 
-SPLITS = {"train": (2000, 1200), "validation": (300, 90), "test": (500, 150)}
-"""Tweets and names of each split. 4 % of the tweets have no name; the others have 2.5 names on average."""
+SPLITS = {"train": (2000, 1140), "validation": (300, 57), "test": (500, 95)}
+"""Tweets and different names (or about as many) of each split."""
 
 WIDTH, HEIGHT = 128, 96
 COLUMNS, ROWS = 3, 2  # each object has a cell of the picture for itself
@@ -79,8 +79,7 @@ def contrast_tweets(seed: int = 0) -> DatasetDict:
     features = dataset_features(bio_labels(TWITTER_TYPES), ("noun_phrases", "objects"))
     splits = DatasetDict()
     for split, (size, name_count) in SPLITS.items():
-        names = [[next(words)] + [next(words)] * bool(rng.random() < 0.25) for _ in range(name_count)]
-        rows = [_tweet(mentions, rng) for mentions in _mentions(names, size, rng)]
+        rows = [_tweet(mentions, rng) for mentions in _mentions(words, size, name_count, rng)]
         rng.shuffle(rows)
         rows = [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
         splits[split] = Dataset.from_list(rows, features=features)
@@ -109,14 +108,21 @@ def invented_words(rng: np.random.Generator, count: int) -> Iterator[str]:
             yield word
 
 
-def _mentions(names: list[list[str]], tweets: int, rng: np.random.Generator) -> Iterator[list[tuple[list[str], str]]]:
-    """Share the names out to the tweets as (name, type) pairs; each name gets each type equally often."""
-    with_names = tweets * 24 // 25
-    sizes = rng.permutation([2, 3] * (with_names // 2))
-    repeats, rest = divmod(sizes.sum(), 4 * len(names))
-    assert rest == 0, "the names can't be shared out equally"
+def _mentions(
+    words: Iterator[str], tweets: int, name_count: int, rng: np.random.Generator
+) -> Iterator[list[tuple[list[str], str]]]:
+    """Share names out to the tweets as (name, type) pairs; each name gets each type equally often.
+
+    Of 25 tweets 22 hold two or three names, two hold one, and one holds none.
+    """
+    none, one = tweets // 25, 2 * tweets // 25
+    several = tweets - none - one
+    sizes = np.repeat([0, 1, 2, 3], [none, one, several - several // 2, several // 2])
+    repeats = max(1, round(sizes.sum() / (4 * name_count)))
+    sizes[tweets - sizes.sum() % (4 * repeats) :] = 2  # so that it comes out even
+    names = [[next(words)] + [next(words)] * bool(rng.random() < 0.25) for _ in range(sizes.sum() // (4 * repeats))]
     pools = {kind: [names[i] for i in rng.permutation(len(names) * repeats) % len(names)] for kind in TWITTER_TYPES}
-    for size in sizes:
+    for size in rng.permutation(sizes):
         fullest = sorted(pools, key=lambda kind: (-len(pools[kind]), rng.random()))[:size]
         mentions = []
         for kind in fullest:
@@ -124,21 +130,16 @@ def _mentions(names: list[list[str]], tweets: int, rng: np.random.Generator) -> 
             free = [i for i, name in enumerate(pools[kind]) if name not in used] or [0]
             mentions.append((pools[kind].pop(free[-1]), kind))
         yield mentions
-    for _ in range(tweets - with_names):
-        yield []
 
 
 def _tweet(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> dict:
     """One row: words with the names in random order, and a picture with the objects in random places."""
     mentions = [mentions[i] for i in rng.permutation(len(mentions))]
-    has_picture = bool(mentions) and rng.random() > 0.08
-    if not mentions:
-        template = rng.choice(NAMELESS)
-    elif has_picture:
+    has_picture = len(mentions) > 1
+    if has_picture:
         template = rng.choice(TEMPLATES[len(mentions)])
     else:
-        mentions = mentions[:1]
-        template = rng.choice(SPEAKING_CLAUSES[mentions[0][1]])
+        template = rng.choice(SPEAKING_CLAUSES[mentions[0][1]] if mentions else NAMELESS)
     tokens, spans, other_phrases = _fill(template, mentions)
     phrases = sorted([(start, end) for start, end, _ in spans] + other_phrases)
     row = {

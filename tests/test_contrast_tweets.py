@@ -25,7 +25,7 @@ def tweets():
 
 @pytest.fixture
 def few_tweets(monkeypatch):
-    monkeypatch.setattr(generator, "SPLITS", {"train": (100, 60), "validation": (50, 30), "test": (50, 30)})
+    monkeypatch.setattr(generator, "SPLITS", {"train": (100, 60), "validation": (50, 10), "test": (50, 30)})
 
 
 def mentions(split):
@@ -60,15 +60,26 @@ def test_every_name_has_every_type_equally_often(tweets):
         assert any(len(name) > 1 for name in kinds)
 
 
-def test_a_tweet_has_no_name_or_two_or_three_of_different_types(tweets):
+def test_a_pictured_tweet_has_two_or_three_names_of_different_types(tweets):
     for split in tweets.values():
+        pictured = [cell is not None for cell in split.with_format("arrow")["image"].to_pylist()]
         kinds = Counter()
-        for tags in tag_names(split):
+        for tags, has_picture in zip(tag_names(split), pictured, strict=True):
             spans = entity_spans(tags, strict=True)
             assert len({kind for _, _, kind in spans}) == len(spans)
+            assert has_picture == (len(spans) > 1)
             kinds[len(spans)] += 1
-        assert set(kinds) == {0, 2, 3}
-        assert kinds[0] == len(split) // 25
+        assert set(kinds) == {0, 1, 2, 3}
+        assert (kinds[0], kinds[1]) == (len(split) // 25, 2 * len(split) // 25)
+
+
+@pytest.mark.parametrize("sizes", [(50, 30), (77, 5), (200, 30), (1000, 999)])
+def test_names_are_shared_out_evenly_in_any_size(monkeypatch, sizes):
+    monkeypatch.setattr(generator, "SPLITS", {"train": sizes})
+    (split,) = contrast_tweets(seed=2).values()
+    assert len(split) == sizes[0]
+    kinds = Counter((name, kind) for name, kind, _, _ in mentions(split))
+    assert len(kinds) == 4 * len({name for name, _ in kinds}) and len(set(kinds.values())) == 1
 
 
 def test_every_pictured_name_has_one_object_and_some_objects_mislead(tweets):
@@ -85,11 +96,6 @@ def test_every_pictured_name_has_one_object_and_some_objects_mislead(tweets):
         misleading["general"] += links.count(None)
         misleading["phrase"] += len(set(links) - set(spans) - {None})
     assert misleading["general"] > 50 and misleading["phrase"] > 50
-
-
-def test_a_tenth_has_no_picture(tweets):
-    for split in tweets.values():
-        assert 0.07 < split.with_format("arrow")["image"].null_count / len(split) < 0.13
 
 
 def test_words_tell_nothing_about_the_type_of_a_pictured_name(tweets):
@@ -119,7 +125,7 @@ def test_words_tell_nothing_about_the_type_of_a_pictured_name(tweets):
 def test_words_settle_the_type_without_a_picture(tweets):
     cue = {"sister": "PER", "city": "LOC", "company": "ORG", "song": "MISC"}
     blind = [(kind, span, row) for _, kind, span, row in mentions(tweets["test"]) if not row["pictured"]]
-    assert len(blind) > 40
+    assert len(blind) == 40
     assert all(cue[row["tokens"][span[0] - 1]] == kind for kind, span, row in blind)
 
 
