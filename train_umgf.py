@@ -36,7 +36,7 @@ from dataset_scripts.picture_ablations import SEEN_IN_PICTURES, remove_pictures,
 from dataset_scripts.splits import load_splits
 from dataset_scripts.twitter_releases import label_version
 from modeling_umgf import UmgfImageProcessor
-from modeling_umgf.evaluation import evaluate_tags
+from modeling_umgf.evaluation import evaluate_tags, rgcn_fragment_f1
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
 logger = logging.get_logger("train_umgf")
@@ -87,6 +87,9 @@ class DataArguments:
     file_format: str | None = field(default=None, metadata={"help": "umt, conll or jsonl; default: from the ending."})
     image_dir: str | None = field(default=None, metadata={"help": "Folder of the pictures, <id>.jpg."})
     bootstrap_samples: int = field(default=1000, metadata={"help": "Resamples behind the interval of the test F1."})
+    rgcn_fragment_f1: bool = field(
+        default=False, metadata={"help": "Also give the measure of the R-GCN release, which counts fragments of names."}
+    )
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MultimodalNerTrainingArguments]:
@@ -228,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
         trainer.save_state()
     for split in ("validation", "test"):
         if split in splits:
-            evaluate(trainer, splits[split], split, data_arguments.bootstrap_samples)
+            evaluate(trainer, splits[split], split, data_arguments)
     if "train" in splits:
         version = label_version({name: count_split(split) for name, split in splits.items()})
         trainer.create_model_card(dataset=data_name(data_arguments), label_version=version, splits=splits)
@@ -236,7 +239,13 @@ def main(argv: list[str] | None = None) -> None:
             trainer.push_to_hub()
 
 
-def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, bootstrap_samples: int) -> None:
+def count_pieces(tokenizer, sentences: list[list[str]]) -> list[list[int]]:
+    """Number of word pieces of each word of each sentence."""
+    encoding = tokenizer(sentences, is_split_into_words=True, add_special_tokens=False)
+    return [[encoding.word_ids(i).count(k) for k in range(len(words))] for i, words in enumerate(sentences)]
+
+
+def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, arguments: DataArguments) -> None:
     """Score a split as it is, and a test split with pictures also without them and with them shuffled among tweets."""
     variants = {split: dataset}
     visual = [name for name in SEEN_IN_PICTURES if name in dataset.column_names]
@@ -245,7 +254,10 @@ def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, bootstrap_sampl
         variants["test_shuffled_pictures"] = shuffle_pictures(dataset)
     for name, variant in variants.items():
         gold, predicted = trainer.predict_tags(variant)
-        scores = evaluate_tags(gold, predicted, bootstrap_samples=bootstrap_samples)
+        scores = evaluate_tags(gold, predicted, bootstrap_samples=arguments.bootstrap_samples)
+        if arguments.rgcn_fragment_f1:
+            pieces = count_pieces(trainer.processing_class.tokenizer, variant["tokens"][:])
+            scores["rgcn_fragment_f1"] = rgcn_fragment_f1(gold, predicted, pieces)["f1"]
         trainer.save_metrics(name, {f"{name}_{key}": value for key, value in scores.items()})
         if trainer.is_world_process_zero():
             folder = Path(trainer.args.output_dir)

@@ -150,7 +150,7 @@ class RgcnProcessor(UmgfProcessor):
         asked = [i for i, own in enumerate(neighbors) if own is None]
         if not asked:
             return neighbors
-        own = [(ids[i], pictures[i] and content_hash(open_picture(pictures[i]))) for i in asked]
+        own = [[ids[i]] if pictures[i] is None else [ids[i], content_hash(open_picture(pictures[i]))] for i in asked]
         found = iter(search([queries[i] for i in asked], self.k, exclude=own))
         return [next(found) if given is None else given for given in neighbors]
 

@@ -391,7 +391,11 @@ class RelationIndex:
         """
         if not Path(name_or_path).is_dir():
             patterns = [f"{subfolder}/*"] if subfolder else None
-            name_or_path = snapshot_download(str(name_or_path), allow_patterns=patterns, **hub)
+            try:
+                name_or_path = snapshot_download(str(name_or_path), allow_patterns=patterns, **hub)
+            except Exception as error:  # whatever the network and the Hub may answer
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise RelationIndexError(f"{name_or_path}: no such folder, nor on the Hub ({reason})") from error
         folder = Path(name_or_path) / subfolder
         if not (folder / SETTINGS_FILE).is_file():
             raise RelationIndexError(

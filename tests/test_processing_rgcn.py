@@ -102,7 +102,7 @@ def test_neither_the_own_picture_nor_a_copy_is_found(processor):
     found = processor(text=text)["inter_neighbor_scores"][0]
     assert (found > 0.99).sum() == 2  # "beach" and "copy"
     by_name = processor(text=text, id="beach")["inter_neighbor_scores"][0]
-    by_picture = processor(text=text, images=picture(0))["inter_neighbor_scores"][0]
+    by_picture = processor(text=text, images=np.asarray(picture(0)))["inter_neighbor_scores"][0]
     assert by_name.max() < 0.99 and torch.equal(by_name, by_picture)
     labels = processor(text=text, images=picture(0), object_labels=["dog"])["intra_neighbor_scores"][0]
     assert labels.tolist() == pytest.approx([0.5**0.5, 0, 0])

@@ -1,11 +1,15 @@
+import json
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from datasets import load_dataset
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor
 
+import train_umgf
 from dataset_scripts import relation_contrast_tweets as module
 from dataset_scripts.features import TWITTER_TYPES
 from dataset_scripts.relation_contrast_tweets import relation_contrast_tweets, write_relation_contrast_tweets
@@ -13,6 +17,7 @@ from modeling_umgf import RelationIndex, UmgfImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
 from modeling_umgf.labels import entity_spans
 
+SETTINGS = Path(module.__file__).with_suffix(".yaml")
 LABELS = ["O", *(f"{prefix}-{kind}" for kind in TWITTER_TYPES for prefix in "BI")]
 SMALL = {"train": 32, "validation": 16, "test": 16}
 
@@ -79,12 +84,20 @@ def test_the_same_seed_makes_the_same_tweets(splits, monkeypatch):
     assert pictures[0] == pictures[1]
 
 
-def test_written_data_find_the_pictures_that_tell(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SPLITS", SMALL)
-    monkeypatch.setattr(module, "DRAWINGS", 50)
-    report = write_relation_contrast_tweets(tmp_path, seed=3)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The written folder of few tweets, with an image encoder that has hardly learnt anything."""
+    folder = tmp_path_factory.mktemp("relation_contrast_tweets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SPLITS", SMALL)
+        patch.setattr(module, "DRAWINGS", 50)
+        return folder, write_relation_contrast_tweets(folder, seed=3)
+
+
+def test_written_data_find_the_pictures_that_tell(written):
+    folder, report = written
     assert all(part["self_hits"] == 0 for relation in report["relations"].values() for part in relation.values())
-    dataset, index = load_dataset(str(tmp_path / "dataset")), RelationIndex.from_pretrained(tmp_path / "relation_index")
+    dataset, index = load_dataset(str(folder / "dataset")), RelationIndex.from_pretrained(folder / "relation_index")
     caption, labels = (
         dict(zip(index.ids, index.captions, strict=True)),
         dict(zip(index.ids, index.object_labels, strict=True)),
@@ -97,9 +110,43 @@ def test_written_data_find_the_pictures_that_tell(tmp_path, monkeypatch):
         else:
             assert [labels[one["id"]] for one in row["neighbors_intra"]] == [sorted(row["object_labels"])] * 4
     assert np.mean(right) > 0.95
-    model = AutoModel.from_pretrained(tmp_path / "vision_model")
-    encoder = PictureFeatures(model, UmgfImageProcessor.from_vision_model(tmp_path / "vision_model"))
+    model = AutoModel.from_pretrained(folder / "vision_model")
+    encoder = PictureFeatures(model, UmgfImageProcessor.from_vision_model(folder / "vision_model"))
     encoder.image_processor.size = module.image_processor().size
     picture = dataset["gallery"][0]
     seen = encoder([picture["image"]])[0]
     assert torch.allclose(index.features_of([picture["id"]])[0].float(), seen, atol=5e-3)
+
+
+def train(written, output_dir, **settings) -> None:
+    folder, _ = written
+    settings = yaml.safe_load(SETTINGS.read_text().replace("data/relation_contrast_tweets", str(folder))) | settings
+    settings |= {"output_dir": str(output_dir), "num_train_epochs": 1, "bootstrap_samples": 10, "disable_tqdm": True}
+    (output_dir.parent / "settings.yaml").write_text(yaml.safe_dump(settings))
+    train_umgf.main([str(output_dir.parent / "settings.yaml")])
+
+
+def test_the_training_command_runs_them_as_it_runs_the_first(written, tmp_path):
+    train(written, tmp_path / "run", rgcn_fragment_f1=True)
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert {"test_f1", "test_rgcn_fragment_f1", "test_without_pictures_f1"} <= set(results)
+    model, processor = (
+        kind.from_pretrained(tmp_path / "run") for kind in (AutoModelForTokenClassification, AutoProcessor)
+    )
+    frozen = AutoModel.from_pretrained(written[0] / "vision_model").state_dict()
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.rgcn.vision_model.state_dict().items())
+    batch = processor(text="so Zonk is all over my feed #nowhere", images=np.zeros((20, 20, 3), dtype=np.uint8))
+    assert batch["inter_neighbor_mask"].any() and torch.isfinite(model(**batch).logits).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"processor_overrides": {"relation_index": "nowhere"}}, "nowhere"),
+        ({"config_overrides": {"num_heads": 5}}, "not a multiple of num_heads=5"),
+    ],
+)
+def test_wrong_settings_end_the_command_with_one_line(written, tmp_path, settings, message):
+    with pytest.raises(SystemExit, match=message) as error:
+        train(written, tmp_path / "run", **settings)
+    assert "\n" not in str(error.value)

@@ -285,6 +285,12 @@ def test_no_folder_is_not_an_index(tmp_path):
         RelationIndex.from_pretrained(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path):
+    with pytest.raises(RelationIndexError, match="no such folder, nor on the Hub") as error:
+        RelationIndex.from_pretrained(tmp_path / "absent")
+    assert "\n" not in str(error.value)
+
+
 def test_unknown_neighbour_is_one_clear_line():
     with pytest.raises(RelationIndexError, match="'z' is not in the relation index"):
         small_index().features_of(["a", "z"])
