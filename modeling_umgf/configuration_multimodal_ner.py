@@ -16,6 +16,8 @@ class MultimodalNerConfig(PreTrainedConfig):
         vision_config: the same of any transformers or timm (`timm_wrapper`) image encoder; None = features are given.
         object_feature_size: width F of the visual features; default: that of `vision_config`, else 2048 (ResNet-152).
         dropout: dropout of the layers that are new, not of the backbones.
+        word_dropout: share of the pieces whose word embedding is zero while training, so that names must be told from
+            their context too.
         classifier_dropout: dropout of the word states that the emission layer reads.
         subword_labels: "first": one CRF step a word, read at its first piece. "x": one CRF step a piece, as the
             released models do; needs the labels X, [CLS] and [SEP].
@@ -35,6 +37,7 @@ class MultimodalNerConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     object_feature_size: int | None = None
     dropout: float | int = 0.5
+    word_dropout: float | int = 0.0
     classifier_dropout: float | int = 0.1
     subword_labels: Literal["first", "x"] = "first"
     crf_reduction: Literal["mean", "sum"] = "mean"

@@ -148,6 +148,14 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
             self.vision_model = AutoModel.from_config(self.config.vision_config)
             self.vision_model.requires_grad_(self.config.finetune_cnn)
 
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
+        """Run the text encoder on pieces [B, n]; in training with word dropout."""
+        if self.training and self.config.word_dropout:
+            kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
+            embeddings = self.text_model.get_input_embeddings()(input_ids) * kept[..., None]
+            return self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
     def encode_pictures(self, pixel_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Turn pictures [..., 3, H, W] into cells [..., r, F]; pictures whose mask [...] is false are not looked at."""
         if self.vision_model is None:

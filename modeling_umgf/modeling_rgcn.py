@@ -195,7 +195,7 @@ class RgcnModel(RgcnPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if token_type_ids is not None:
             kwargs["token_type_ids"] = token_type_ids
-        text = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        text = self.encode_text(input_ids, attention_mask, **kwargs)
         H_S, text_mask = text.last_hidden_state, attention_mask.bool()  # [B, n, d], [B, n]
         V, picture_mask = self.own_picture(H_S, pixel_values, object_features, object_mask)  # [B, r, d], [B, r]
         if self.config.subword_labels == "x":

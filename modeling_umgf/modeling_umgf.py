@@ -150,7 +150,7 @@ class UmgfModel(UmgfPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if token_type_ids is not None:
             kwargs["token_type_ids"] = token_type_ids
-        text = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        text = self.encode_text(input_ids, attention_mask, **kwargs)
         bert_x = text.last_hidden_state  # [B, n, h]
         if self.config.subword_labels == "x":
             word_starts = None

@@ -300,3 +300,14 @@ def test_mean_field_defaults_are_the_papers():
     config = UmgfConfig()
     assert (config.num_layers, config.d_model, config.num_heads, config.dropout) == (2, 512, 8, 0.5)
     assert (config.text_config.model_type, config.object_feature_size) == ("bert", 2048)
+
+
+def test_word_dropout_hides_words_in_training_only(batch):
+    model = UmgfForTokenClassification(tiny_config(word_dropout=1.0, classifier_dropout=0.0, dropout=0.0))
+    model.config.text_config.hidden_dropout_prob = 0.0
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    other = batch | {"input_ids": (batch["input_ids"] + 7) % 150}
+    assert not torch.equal(model.eval()(**batch).logits, model(**other).logits)
+    assert torch.equal(model.train()(**batch).logits, model(**other).logits)
