@@ -265,11 +265,15 @@ def _count(split: Dataset) -> dict[str, int]:
 
 
 def _encoder_name(config: PreTrainedConfig | None) -> str | None:
-    """Id on the Hub, the name of a local folder (not its path), or the type of an encoder trained from scratch."""
+    """Id on the Hub, or type and size with the name (not the path) of a local folder or "from scratch"."""
     if config is None:
         return None
-    name = config._name_or_path or getattr(config, "architecture", None) or f"{config.model_type}, from scratch"
-    return Path(name).name if Path(name).is_absolute() or name.count("/") > 1 or name.startswith(".") else name
+    name = config._name_or_path or getattr(config, "architecture", None)
+    if name and not (Path(name).is_absolute() or name.count("/") > 1 or name.startswith(".")):
+        return name
+    sizes = [(getattr(config, "num_hidden_layers", None), "layers"), (getattr(config, "hidden_size", None), "wide")]
+    size = "".join(f", {value} {unit}" for value, unit in sizes if value)
+    return f"{config.model_type}{size}, {f'from a local folder {Path(name).name}' if name else 'from scratch'}"
 
 
 def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:

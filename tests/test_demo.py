@@ -198,7 +198,9 @@ def test_the_table_names_the_pictures_of_other_posts_that_an_rgcn_used():
     assert app.describe([entity], [])[0][4:] == ["nothing", "not found"]
 
 
-@pytest.mark.parametrize("boxes", ["[1", "{", "5", '[{"box": [1, 2]}]', '[{"box": "abcd"}]', "[1]", '[{"phrase": null}]'])
+@pytest.mark.parametrize(
+    "boxes", ["[1", "{", "5", '[{"box": [1, 2]}]', '[{"box": "abcd"}]', "[1]", '[{"phrase": null}]']
+)
 def test_boxes_that_are_not_boxes_are_refused_in_words(boxes):
     with pytest.raises(Exception, match="The boxes are not JSON of the form"):
         load_app().read_boxes(boxes)
@@ -215,6 +217,27 @@ def test_an_empty_tweet_is_answered_in_words(page):
 def test_the_page_asks_no_other_server_for_anything(page):
     choose_the_example(page)
     assert page.elsewhere == []
+
+
+ON_A_SPACE = """
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "modeling_umgf":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NotInstalled())
+import app
+[tag] = {button.fn for button in app.make_page(sys.argv[1]).fns.values() if button.fn.__name__ == "tag"}
+print(tag(sys.argv[2], None, "", True)[-1])
+"""
+
+
+def test_on_a_space_without_the_package_the_page_runs_the_code_of_the_model(folders, expected, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(APP.parent), "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", ON_A_SPACE, str(folders[0]), TWEET]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"['Anna', 'LOC', '{expected[1][0]['score']:.3f}', '2 to 6'" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import hub_stand_in
 import pytest
+import timm
 from conftest import tiny_config, tiny_tokenizer
 from finished_run import train
 from hub_stand_in import OWNER, HubStandIn, Repository
 from PIL import Image
+from timm.models import save_for_hf
 from tiny_describers import save_captioner, save_labeler
 from tiny_detectors import save_detector
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = {"api_reference.md", "results.md"}
@@ -62,8 +64,7 @@ def hub(tmp_path_factory):
         names = ("bert-base-cased", "bert-base-uncased")
         for name in (*(f"google-bert/{name}" for name in names), "sentence-transformers/all-MiniLM-L6-v2"):
             host(hub, name, folder / "bert")
-        vision = AutoConfig.for_model("timm_wrapper", architecture="test_resnet")
-        AutoModel.from_config(vision).save_pretrained(folder / "timm")
+        save_for_hf(timm.create_model("test_resnet"), folder / "timm", safe_serialization=True)
         host(hub, "timm/resnet152.a1_in1k", folder / "timm")
         host(hub, "IDEA-Research/grounding-dino-tiny", save_detector("grounding-dino", folder / "detector"))
         host(hub, "facebook/detr-resnet-50", save_labeler("detr", folder / "labeler"))

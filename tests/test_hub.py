@@ -225,6 +225,25 @@ def test_a_dataset_goes_to_the_hub_and_back_with_its_pictures(hub, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_pushing_without_a_login_ends_before_the_training_in_one_line(hub, tmp_path):
+    command = [
+        "--push_to_hub",
+        "true",
+        "--output_dir",
+        "run",
+        "--text_model",
+        "any/encoder",
+        "--train_file",
+        "train.txt",
+    ]
+    done = run(hub, tmp_path, sys.executable, REPOSITORY / "train_umgf.py", *command)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "train_umgf.py: error: --push_to_hub needs a login: run `hf auth login`, or set HF_TOKEN."
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_push_without_permission_is_refused_by_the_stand_in(hub, umgf, tmp_path):
     upload(hub, tmp_path, umgf, "owner/umgf")
     for token in (None, STRANGER):

@@ -50,7 +50,7 @@ def test_the_card_states_data_labels_settings_and_scores_of_the_run(runs):
     assert table(card, "train ") == ["train", "3", "17", "1", "4"]  # tweets, words, pictures, entities
     assert table(card, "`seed`")[1] == "1"
     assert table(card, "`d_model`")[1] == "16"
-    assert table(card, "text encoder")[1] == "bert, from scratch"
+    assert table(card, "text encoder")[1] == "bert, 2 layers, 16 wide, from scratch"
     assert "**three tweets**. Labels: written by hand." in card
     assert re.search(r"Software: Python 3\.\d+.*, torch 2\.", card)
 
@@ -121,7 +121,7 @@ def test_encoders_from_the_hub_are_linked_and_paths_of_this_machine_are_not_told
     trainer.create_model_card()
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.base_model == ["google-bert/bert-base-cased"]
-    assert table(str(card), "image encoder")[1] == "my-resnet"
+    assert table(str(card), "image encoder")[1] == "resnet, from a local folder my-resnet"
     assert "somebody" not in str(card) + (tmp_path / "run.json").read_text()
 
 
