@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from modeling_umgf.descriptors import PictureFeatures
 from modeling_umgf.pictures import content_hash, open_picture
-from modeling_umgf.relations import RelationIndex
+from modeling_umgf.relations import RelationIndex, looks_of
 from modeling_umgf.sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder
 
 from .features import OPTIONAL_COLUMNS
@@ -166,7 +166,7 @@ def build_relations(
         neighbors, lost, unknown = authors_neighbors(authors_relations, splits, index, k)
         report |= {"lost_tweets": lost, "neighbors_not_in_pool": unknown}
     else:
-        neighbors = find_neighbors(splits, index, pictures, looks, k)
+        neighbors = find_neighbors(splits, index, pictures, None if looks is None else looks_of(looks), k)
     splits = DatasetDict(splits)
     for name, columns in neighbors.items():
         for relation, found in columns.items():
@@ -258,20 +258,19 @@ def find_neighbors(
     """Return the columns `neighbors_inter`, if captions are known, and `neighbors_intra`, if objects are.
 
     Args:
-        looks: [N, r, F] features of all pictures, which decide between equal scores.
+        looks: [N, F] how all pictures look, which decides between equal scores.
     """
     neighbors = {}
     for name, split in splits.items():
         logger.info("%s: looking for the neighbours of %d tweets", name, len(split))
         rows = [pictures.row.get(picture) for picture in split["id"]]
-        found = [row for row in rows if row is not None]
-        own = [[picture] for picture in split["id"]]
+        hashes = [None if row is None else pictures.hashes[row] for row in rows]
+        own = list(zip(split["id"], hashes, strict=True))
         seen = None
-        if looks is not None:
-            seen = looks.new_zeros(len(rows), *looks.shape[1:])
-            seen[[i for i, row in enumerate(rows) if row is not None]] = looks[found]
-        for names, row in zip(own, rows, strict=True):
-            names.append(None if row is None else pictures.hashes[row])
+        if looks is not None:  # zeros where there is no picture
+            seen = torch.cat([looks, torch.zeros_like(looks[:1])])[[-1 if row is None else row for row in rows]][
+                :, None
+            ]
         neighbors[name] = {}
         if index.text_embeddings is not None:
             texts = [" ".join(tokens) for tokens in split["tokens"]]

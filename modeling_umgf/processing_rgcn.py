@@ -134,7 +134,7 @@ class RgcnProcessor(UmgfProcessor):
             asked = [i for i, own in enumerate(object_labels) if own is None and pictures[i] is not None]
             for i, found in zip(asked, labeler([pictures[i] for i in asked]) if asked else [], strict=True):
                 object_labels[i] = found
-        if index is not None and index.text_embeddings is not None and index.encoder is not None:
+        if index is not None and index.reads_text:
             neighbors_inter = self.look_up(neighbors_inter, index.neighbors_for_text, texts, ids, pictures)
         if index is not None and index.object_labels is not None:
             neighbors_intra = self.look_up(neighbors_intra, index.neighbors_for_picture, object_labels, ids, pictures)

@@ -31,7 +31,7 @@ SETTINGS_FILE, PICTURES_FILE = "relation_index.json", "pictures.json"
 VECTORS_FILE, FEATURES_FILE = "vectors.safetensors", "features.safetensors"
 
 CSLS_NEIGHBORS = 10
-CHUNK = 4096
+CHUNK = 256
 
 PROBE = "two people at a football game in front of the city hall"
 """Encoders that embed this sentence alike are taken for the same."""
@@ -124,6 +124,11 @@ class RelationIndex:
         return self._encoder_settings["width"] if self._encoder_settings else None
 
     @property
+    def reads_text(self) -> bool:
+        """Whether a new text can be looked up: captions are known, and an encoder to embed the text."""
+        return self.text_embeddings is not None and self._encoder_settings is not None
+
+    @property
     def feature_shape(self) -> tuple[int, int]:
         """(r, F): rows and width of a picture's features."""
         if self.features is None:
@@ -157,7 +162,7 @@ class RelationIndex:
             "object_labels": None if object_labels is None else [sorted(set(labels or [])) for labels in object_labels],
             "content_hashes": None if content_hashes is None else list(content_hashes),
             "features": None if features is None else features.to(torch.float16),
-            "looks": None if features is None else _looks(features),
+            "looks": None if features is None else looks_of(features),
         }
         for name, values in new.items():
             before = getattr(self, name)
@@ -195,22 +200,24 @@ class RelationIndex:
             self._copies[content].append(i)
         self._label_sets = None if self.object_labels is None else LabelSets(self.object_labels)
         self._mean = self._faiss = None
-        if self.hubness == "center" and self.text_embeddings is not None and len(self):
+        if self.hubness == "center" and self.text_embeddings is not None and self.text_embeddings.any():
             chunks = self.text_embeddings.split(CHUNK)
-            self._mean = (sum(normalize(chunk.float(), dim=-1).double().sum(0) for chunk in chunks) / len(self)).float()
+            total = sum(normalize(chunk.float(), dim=-1).double().sum(0) for chunk in chunks)
+            self._mean = (total / self.text_embeddings.any(-1).sum()).float()  # of those with a caption
 
     def _hub_penalty(self) -> torch.Tensor | None:
         """How much nearer than others each picture [N] is to its nearest queries, halved."""
         if self.text_embeddings is None or not len(self):
             return None
+        captioned = self.text_embeddings.any(-1)
         own = self.reference_embeddings is None  # then every caption is its own nearest query
-        queries = self._unit(self.text_embeddings if own else self.reference_embeddings)
+        queries = self._unit(self.text_embeddings[captioned] if own else self.reference_embeddings)
         nearest = min(CSLS_NEIGHBORS + own, len(queries))
         chunks = self.text_embeddings.split(CHUNK)
         similarity = torch.cat([(self._unit(chunk) @ queries.T).topk(nearest).values for chunk in chunks])
         density = similarity[:, int(own) :].double().mean(-1).nan_to_num()  # nan: a pool of one picture
-        penalty = (density - density.mean()) / 2
-        return penalty.masked_fill(~self.text_embeddings.any(-1), 2.0)  # no caption: never found
+        penalty = (density - density[captioned].mean()) / 2
+        return penalty.masked_fill(~captioned, 2.0)  # no caption: never found
 
     # -------------------------------------------------------------------------------------------------- search
 
@@ -298,7 +305,7 @@ class RelationIndex:
             raise RelationIndexError(f"k={k} is more than the pool's {len(self)} pictures: lower k or add pictures.")
         if exclude is not None and len(exclude) != len(relation):
             raise RelationIndexError(f"exclude: {len(exclude)} lists for {len(relation)} queries.")
-        looks = None if features is None or self.looks is None else _looks(features)
+        looks = None if features is None or self.looks is None else looks_of(features)
         best = Best(len(relation), k)
         if k > 0:
             second = SecondKey(self._rank, looks, self.looks)
@@ -464,8 +471,8 @@ class RelationIndex:
             _write(folder / name, lambda path, source=self._folder / name: _link_or_copy(source, path))
 
 
-def _looks(features: torch.Tensor) -> torch.Tensor:
-    """How pictures look, from features [N, r, F]: the unit vector [N, F] (float16) of their mean."""
+def looks_of(features: torch.Tensor) -> torch.Tensor:
+    """Sum up how pictures look, from features [N, r, F]: the unit vector [N, F] (float16) of their mean."""
     chunks = [normalize(chunk.float().mean(1), dim=-1).half() for chunk in features.split(CHUNK)]
     return torch.cat(chunks) if chunks else features.new_zeros(0, features.shape[-1])
 

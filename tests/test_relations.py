@@ -112,6 +112,19 @@ def test_a_picture_without_caption_is_never_found_by_text(hubness):
         assert "d" not in row
 
 
+@pytest.mark.parametrize("hubness", ["none", "center", "csls"])
+def test_pictures_without_caption_do_not_change_the_scores_of_others(hubness):
+    pool, queries = random_pool(60), random_pool(10, seed=5)
+    ids = [str(i) for i in range(60)]
+    alone = RelationIndex(ids, text_embeddings=pool, hubness=hubness).neighbors_for_text(queries, k=5)
+    more = torch.cat([pool, torch.zeros(40, 8)])
+    among = RelationIndex([*ids, *(f"n{i}" for i in range(40))], text_embeddings=more, hubness=hubness)
+    found = among.neighbors_for_text(queries, k=5)
+    assert ids_of(found) == ids_of(alone)
+    for row, other in zip(found, alone, strict=True):
+        assert [n["score"] for n in row] == pytest.approx([n["score"] for n in other], abs=1e-6)
+
+
 def test_own_picture_and_its_copies_are_left_out():
     index = RelationIndex(["a", "b", "c"], object_labels=[["dog"]] * 3, content_hashes=["1", "2", "1"])
     query = [["dog"]]
@@ -243,6 +256,15 @@ def anonymous_memory() -> int:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
     except (OSError, StopIteration):
         pytest.skip("needs /proc/self/status")
+
+
+def test_the_encoder_is_loaded_only_when_a_text_is_embedded(tmp_path, monkeypatch):
+    small_index().save_pretrained(tmp_path)
+    index = RelationIndex.from_pretrained(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_load_encoder", lambda: pytest.fail("the encoder was loaded"))
+        assert index.reads_text and index.neighbors_for_picture([["dog"]], k=1) and len(index.features_of(["a"]))
+    assert index.neighbors_for_text(["dog"], k=1)
 
 
 def test_saving_a_loaded_index_again_does_not_copy_its_features(tmp_path):
