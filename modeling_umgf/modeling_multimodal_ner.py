@@ -148,6 +148,12 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
             self.vision_model = AutoModel.from_config(self.config.vision_config)
             self.vision_model.requires_grad_(self.config.finetune_cnn)
 
+    def get_input_embeddings(self):
+        return self.base_model.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.base_model.text_model.set_input_embeddings(value)
+
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
         """Run the text encoder on pieces [B, n]; in training with word dropout."""
         if self.training and self.config.word_dropout:

@@ -151,12 +151,6 @@ class RgcnModel(RgcnPreTrainedModel):
         self.cross_layer = TransformerLayer(config)
         self.post_init()
 
-    def get_input_embeddings(self):
-        return self.text_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value):
-        self.text_model.set_input_embeddings(value)
-
     @can_return_tuple
     def forward(
         self,

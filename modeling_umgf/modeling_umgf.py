@@ -114,12 +114,6 @@ class UmgfModel(UmgfPreTrainedModel):
         self.layers = nn.ModuleList(UmgfLayer(config, i == config.num_layers - 1) for i in range(config.num_layers))
         self.post_init()
 
-    def get_input_embeddings(self):
-        return self.text_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value):
-        self.text_model.set_input_embeddings(value)
-
     @can_return_tuple
     def forward(
         self,
