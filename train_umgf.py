@@ -251,7 +251,8 @@ def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, arguments: Data
     visual = [name for name in SEEN_IN_PICTURES if name in dataset.column_names]
     if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):
         variants["test_without_pictures"] = remove_pictures(dataset)
-        variants["test_shuffled_pictures"] = shuffle_pictures(dataset)
+        if len(dataset) > 1:
+            variants["test_shuffled_pictures"] = shuffle_pictures(dataset)
     for name, variant in variants.items():
         gold, predicted = trainer.predict_tags(variant)
         scores = evaluate_tags(gold, predicted, bootstrap_samples=arguments.bootstrap_samples)
