@@ -13,14 +13,14 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from datasets import DatasetDict, disable_progress_bars
 
-from modeling_umgf.noun_phrases import noun_phrase_extractor
+from modeling_umgf.noun_phrases import capitalised_phrases, find_noun_phrases, noun_phrase_extractor
 
 from .column_computation import compute_columns
 from .descriptor_columns import (
@@ -48,17 +48,19 @@ def main() -> None:
     check_output_dir(arguments.output_dir)
     splits = load_tweets(arguments.dataset, arguments.dataset_config)
     columns = _requested_columns(arguments, splits, state.device)
-    extractor = _extractor(arguments, splits)
+    find_phrases = _noun_phrase_finder(arguments, splits)
     cache_dir = arguments.cache_dir or f"{arguments.output_dir.rstrip('/')}.descriptors"
     disable_progress_bars()  # those of datasets, for its temporary files
     with tempfile.TemporaryDirectory(prefix="descriptors-") as work_dir:
         settings = {"batch_size": arguments.batch_size, "num_proc": arguments.num_proc}
-        splits, summary = compute_columns(splits, columns, cache_dir, work_dir, noun_phrases=extractor, **settings)
+        splits, summary = compute_columns(splits, columns, cache_dir, work_dir, noun_phrases=find_phrases, **settings)
         if state.is_main_process:
             title, description = _card_text(arguments.dataset)
             made = [f"- `{column.name}`: {json.dumps(column.settings)}" for column in columns]
-            if extractor is not None:
-                made.insert(0, f"- `noun_phrases`: {getattr(extractor, '__name__', extractor)}")
+            if find_phrases is not None:
+                fell_back = find_phrases.keywords["extractor"] is capitalised_phrases
+                used = {"extractor": "capitals" if fell_back else arguments.noun_phrase_extractor}
+                made.insert(0, f"- `noun_phrases`: {json.dumps(used | {'merge_of': arguments.merge_of})}")
             facts = [f"- {line}" for line in summary.lines()]
             description = "\n".join(
                 [description, "", "Computed by `dataset_scripts.add_descriptors`:", "", *made, *facts]
@@ -81,6 +83,11 @@ def _requested_columns(
             f"--features_of {arguments.features_of}: these features are nodes of their own and do not fit the column "
             "objects; use --features_of objects, or a dataset without that column"
         )
+    if "objects" in wanted and "object_features" in present - wanted:
+        raise BadInput(
+            f"{arguments.dataset}: its object_features belong to the objects that it has now; "
+            "add object_features to --columns"
+        )
     dtype = getattr(torch, arguments.dtype or ("bfloat16" if device.type == "cuda" else "float32"))
     make = {
         "objects": lambda: objects_column(
@@ -99,12 +106,13 @@ def _requested_columns(
     return [make[name]() for name in COLUMNS if name in wanted and name in make]
 
 
-def _extractor(arguments: argparse.Namespace, splits: DatasetDict) -> Callable | None:
+def _noun_phrase_finder(arguments: argparse.Namespace, splits: DatasetDict) -> partial | None:
     """What finds the noun phrases, where they are asked for or needed for objects."""
     known = all("noun_phrases" in split.features for split in splits.values())
-    if "noun_phrases" in arguments.columns or ("objects" in arguments.columns and not known):
-        return noun_phrase_extractor(arguments.noun_phrase_extractor)
-    return None
+    if "noun_phrases" not in arguments.columns and (known or "objects" not in arguments.columns):
+        return None
+    extractor = noun_phrase_extractor(arguments.noun_phrase_extractor)
+    return partial(find_noun_phrases, extractor=extractor, merge_of=arguments.merge_of)
 
 
 def _card_text(dataset: str) -> tuple[str, str]:
@@ -120,10 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", help="folder or Hub id for load_dataset")
     parser.add_argument("--dataset_config", metavar="NAME", help="its configuration, where it has several")
     parser.add_argument("--output_dir", required=True, help="folder to write; a dataset that is there is replaced")
-    parser.add_argument("--cache_dir", help="where results are kept; default: <output_dir>.descriptors")
+    parser.add_argument("--cache_dir", help="where results are kept (default <output_dir>.descriptors)")
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, required=True, help="what to compute")
     phrases = parser.add_argument_group("noun_phrases")
     phrases.add_argument("--noun_phrase_extractor", default="nltk", help="nltk, spacy[:<pipeline>] or capitals")
+    phrases.add_argument("--merge_of", action="store_true", help='join two phrases with nothing but "of" between them')
     objects = parser.add_argument_group("objects")
     objects.add_argument("--detector", default="IDEA-Research/grounding-dino-tiny", help="zero-shot object detector")
     objects.add_argument("--min_score", type=float, default=0.5, help="boxes below are no objects (default 0.5)")

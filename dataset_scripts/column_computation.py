@@ -15,7 +15,6 @@ from datasets import Dataset, DatasetDict, Features, Image, concatenate_datasets
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from modeling_umgf.noun_phrases import find_noun_phrases
 from modeling_umgf.pictures import UnreadablePicture, content_hash, open_picture
 
 from .artefact_store import ArtefactStore
@@ -72,7 +71,8 @@ def compute_columns(
         columns: what to compute, in this order.
         cache_dir: where results are kept.
         work_dir: where the columns lie as long as the returned splits are used.
-        noun_phrases: from words to spans; computes the column `noun_phrases` first. None = leave it as it is.
+        noun_phrases: from the words of a tweet to spans, as `find_noun_phrases`; computes the column `noun_phrases`
+            first. None = leave it as it is.
         batch_size: pictures in a forward pass. Batches are the same whatever is known already, so that a run that was
             stopped ends with the same results to the last bit.
         num_proc: processes that decode pictures, for each process that runs a model.
@@ -166,9 +166,9 @@ def _compute(
     logger.info("%s: %d computed, %d known before", column.name, summary.computed[column.name], known)
 
 
-def _noun_phrases(words: Sequence[Sequence[str]], extractor: Callable, name: str) -> Iterator[list[dict[str, int]]]:
+def _noun_phrases(words: Sequence[Sequence[str]], find: Callable, name: str) -> Iterator[list[dict[str, int]]]:
     for own in tqdm(words, desc=f"noun phrases of {name}", disable=not PartialState().is_main_process):
-        yield find_noun_phrases(own, extractor)
+        yield find(own)
 
 
 def _results(store: ArtefactStore, keys: Sequence[str | None], empty: Any) -> Iterator[Any]:

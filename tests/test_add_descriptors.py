@@ -110,8 +110,8 @@ def run(tweets, models, tmp_path, monkeypatch, caplog):
 def arguments(models: dict[str, Path], dataset: Path, output: Path, columns, options: dict) -> list[str]:
     settings = {"noun_phrase_extractor": "capitals", "min_score": 0.0, "label_min_score": 0.0, "batch_size": 2}
     settings |= {"cache_dir": output.parent / "cache"} | models | options
-    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    return [str(dataset), "--output_dir", str(output), *flags, "--columns", *columns]
+    flags = [part for name, value in settings.items() for part in (f"--{name}", value) if part is not None]
+    return [str(part) for part in (dataset, "--output_dir", output, *flags, "--columns", *columns)]
 
 
 def undecoded(folder: Path, split: str = "train") -> Dataset:
@@ -265,7 +265,7 @@ def test_killed_at_any_moment_and_started_again_the_files_are_the_same(tweets, m
         (tmp_path / f"{name}.json").write_text(json.dumps(argv))
     script = [sys.executable, __file__, str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr[-3000:]
     assert int(result.stdout) >= 2
     assert files(tmp_path / "killed" / "out") == files(tmp_path / "whole" / "out")
@@ -322,7 +322,7 @@ def test_two_processes_share_the_work_and_give_the_same_files(tweets, models, tm
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launch, "-m", "dataset_scripts.add_descriptors", *argv]
-    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stderr.count("pictures: 10 done, 1 failed, 1 tweets without") == 1
     assert files(tmp_path / "out") == files(described)
@@ -342,6 +342,23 @@ def test_bad_input_is_one_sentence_and_writes_nothing(run, columns, options, mes
         run(*columns, **options)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (run.folder / "out").exists()
+
+
+def test_features_do_not_outlive_their_objects(run, described):
+    with pytest.raises(ValueError, match="add object_features to --columns"):
+        run("objects", dataset=described)
+
+
+def test_phrases_can_be_joined_over_of(run, tweets, tmp_path):
+    splits = load_dataset(str(tweets))
+    splits["test"] = splits["test"].map(lambda row: {"tokens": "King of Spain".split(), "ner_tags": [0] * 3})
+    write_dataset(splits, tmp_path / "kings", title="Kings", description="")
+    assert undecoded(run("noun_phrases", dataset=tmp_path / "kings"), "test")[0]["noun_phrases"] == [
+        {"start": 0, "end": 1},
+        {"start": 2, "end": 3},
+    ]
+    joined = undecoded(run("noun_phrases", dataset=tmp_path / "kings", output="joined", merge_of=None), "test")
+    assert joined[0]["noun_phrases"] == [{"start": 0, "end": 3}]
 
 
 def test_an_output_folder_with_other_files_is_refused_before_any_work(run, monkeypatch):
