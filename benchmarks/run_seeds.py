@@ -7,6 +7,8 @@ Finished seeds are not run again.
 
 import argparse
 import json
+import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -53,8 +55,16 @@ def main() -> None:
         "runs": list(runs.values()),
     }
     settings = yaml.safe_load(Path(arguments.settings).read_text())
-    arguments_given = [Path(value).name if "/" in value else value for value in extra]  # no folders of this machine
-    configuration = {"settings": settings, "arguments": arguments_given, "seeds": arguments.seeds}
+    # no folders of this machine
+    arguments_given = [re.sub(r'(?<![^\s"])(\.\.)?/(?:[^\s"/]+/)*', "", value) for value in extra]
+    command = [arguments.name, arguments.settings, "--seeds", *map(str, arguments.seeds)]
+    command += ["--", *arguments_given] if arguments_given else []
+    configuration = {
+        "command": f"python -m benchmarks.run_seeds {shlex.join(command)}",
+        "settings": settings,
+        "arguments": arguments_given,
+        "seeds": arguments.seeds,
+    }
     print(write_result(arguments.name, configuration, results, seconds))
 
 

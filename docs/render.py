@@ -152,6 +152,8 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
         versions = ", ".join(f"{package} {version}" for package, version in result.get("versions", {}).items())
         facts = (result.get("date"), result.get("machine"), f"Python {result.get('python')}", versions)
         seconds = f"{result['seconds']:,.0f} s in all. " if "seconds" in result else ""
+        if command := result.get("configuration", {}).get("command"):
+            parts.append(f"\n```text\n{command}\n```\n")
         configuration = json.dumps(result.get("configuration", {}), indent=2, ensure_ascii=False)
         parts += [
             f"\n{seconds}{'; '.join(fact for fact in facts if fact)}.\n",
