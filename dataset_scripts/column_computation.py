@@ -45,7 +45,9 @@ class DescriptorSummary:
     known: Counter = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """The summary in words, without what depends on earlier runs."""
+        """The summary in words, without what depends on earlier runs; empty where no picture was looked at."""
+        if not (self.pictures or self.failed or self.without_picture):
+            return []
         lines = [f"pictures: {self.pictures} done, {len(self.failed)} failed, {self.without_picture} tweets without"]
         lines += [f"failed, {reason}: {count}" for reason, count in Counter(self.failed.values()).most_common()]
         if self.phrases_with_object or self.phrases_without_object:
@@ -101,7 +103,8 @@ def compute_columns(
                     summary.failed[name, tweet] = reason
             cells = partial(_results, store, keys[name], column.empty)
             described[name] = _with_column(split, column.name, column.feature, cells, work_dir)
-    _count(described, summary)
+    if any(column.needs_picture for column in columns):
+        _count(described, summary)
     return DatasetDict({name: _in_order(split) for name, split in described.items()}), summary
 
 

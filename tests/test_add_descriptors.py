@@ -357,6 +357,7 @@ def test_phrases_can_be_joined_over_of(run, tweets, tmp_path):
         {"start": 0, "end": 1},
         {"start": 2, "end": 3},
     ]
+    assert "pictures:" not in (run.folder / "out" / "README.md").read_text()  # nobody looked at them
     joined = undecoded(run("noun_phrases", dataset=tmp_path / "kings", output="joined", merge_of=None), "test")
     assert joined[0]["noun_phrases"] == [{"start": 0, "end": 3}]
 
