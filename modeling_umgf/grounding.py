@@ -39,9 +39,9 @@ class Detection(NamedTuple):
 class Grounder:
     """Find the objects of tweets with any zero-shot object detector of transformers.
 
-    Each picture is asked for the noun phrases of its tweet and for `GENERAL_QUERIES`, all in one forward pass. Grounding
-    DINO normalises over the padding of a batch, so that its scores depend a little on the other pictures of the batch;
-    batch_size=1 avoids that.
+    Each picture is asked for the noun phrases of its tweet and for `GENERAL_QUERIES`, all in one forward pass.
+    Grounding DINO normalises over the padding of a batch, so that its scores depend a little on the other pictures in
+    it; batch_size=1 avoids that.
 
     Args:
         model: the detector.
