@@ -254,7 +254,15 @@ def test_no_picture_masked_picture_and_none_in_the_batch_are_the_same(posts, rgc
 def test_without_own_picture_the_intra_relation_has_no_hub(posts, rgcn):
     blind = without(posts, "pixel_values", "object_mask")
     assert torch.equal(rgcn(**blind).logits, rgcn(**without(blind, "intra")).logits)
+    assert not rgcn(**blind, output_gates=True).intra_gates.any()
     assert not torch.allclose(rgcn(**blind).logits, rgcn(**without(blind, "inter")).logits, atol=1e-4)
+
+
+def test_without_own_picture_attention_to_it_adds_nothing(posts, rgcn):
+    before = rgcn(**posts).logits
+    rgcn.rgcn.cross_layer.attention.output.bias.data[0] += 1
+    assert torch.equal(rgcn(**posts).logits[1], before[1])
+    assert not torch.allclose(rgcn(**posts).logits[0], before[0], atol=1e-3)
 
 
 def test_features_given_instead_of_pixels(posts, rgcn):
@@ -309,7 +317,8 @@ def test_settings_that_contradict_each_other_are_refused(settings):
 # ----------------------------------------------------------------------------------------- batches, training, saving
 
 
-def test_padding_of_pieces_words_and_neighbours_changes_nothing(posts, rgcn):
+@pytest.mark.parametrize("settings", SWITCHES)
+def test_padding_of_pieces_words_and_neighbours_changes_nothing(posts, settings):
     pad = torch.nn.functional.pad
     padded = posts | {
         "input_ids": pad(posts["input_ids"], (0, 3)),
@@ -317,7 +326,7 @@ def test_padding_of_pieces_words_and_neighbours_changes_nothing(posts, rgcn):
         "word_starts": pad(posts["word_starts"], (0, 2), value=-1),
         "labels": pad(posts["labels"], (0, 2), value=-100),
     }
-    model = make(k=5)
+    model = make(**settings, k=5)
     for name in BOTH:
         padded[f"{name}_neighbor_features"] = pad(posts[f"{name}_neighbor_features"], (0, 0, 0, 0, 0, 2), value=7.0)
         padded[f"{name}_neighbor_scores"] = pad(posts[f"{name}_neighbor_scores"], (0, 2), value=1.0)
