@@ -211,10 +211,12 @@ def test_faiss_finds_what_exact_search_finds(factory, hubness):
     pytest.importorskip("faiss")
     pool = torch.randn(400, 16, generator=torch.Generator().manual_seed(0)) + 0.5
     index = RelationIndex([str(i) for i in range(400)], text_embeddings=pool, hubness=hubness)
-    exclude = [[str(i), "399"] for i in range(30)]
-    exact = index.neighbors_for_text(pool[:30], k=5, exclude=exclude)
+    exclude = [[str(i), "399"] for i in range(32)]
+    queries = torch.cat([pool[:30], torch.zeros(1, 16), -pool.mean(0, keepdim=True)])  # like a few; empty; unlike all
+    exact = index.neighbors_for_text(queries, k=5, exclude=exclude)
     index.use_faiss(factory, depth=64)
-    assert index.neighbors_for_text(pool[:30], k=5, exclude=exclude) == exact
+    assert index.neighbors_for_text(queries, k=5, exclude=exclude) == exact
+    assert exact[30] == []
 
 
 def test_saved_index_answers_the_same(tmp_path):
