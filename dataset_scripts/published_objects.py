@@ -23,7 +23,7 @@ from modeling_umgf.pictures import UnreadablePicture, open_picture
 
 from .features import OPTIONAL_COLUMNS, dataset_features
 from .splits import load_splits
-from .text_files import BadInput, run_command
+from .text_files import BadInput, first_line, run_command
 from .writing import check_output_dir, write_dataset
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def read_hvpnet_crops(path: str | Path) -> dict[str, list[str]]:
     try:
         crops = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{path}: not a dictionary saved by torch: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"{path}: not a dictionary saved by torch: {first_line(error)}") from error
     is_list = isinstance(crops, dict) and all(isinstance(names, list | tuple) for names in crops.values())
     if not is_list or not all(isinstance(name, str) for key, names in crops.items() for name in (key, *names)):
         raise BadInput(f"{path}: expected a dictionary from picture names to lists of crop names")

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Features, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, concatenate_datasets
 
 from modeling_umgf.labels import bio_labels, entity_types
 
 from .features import OPTIONAL_COLUMNS, dataset_features, label_names
+from .loading import load_tweets
 from .picture_check import check_pictures
 from .published_formats import read_caption_file, read_relation_file, read_umgf_folder
 from .readers import read_conll, read_jsonl, read_records
@@ -139,10 +140,7 @@ def _read_dataset(
     source: str, config_name: str | None, labels: list[str] | None, reading: dict
 ) -> tuple[dict[str, list[dict]], list[str], dict[str, Dataset]]:
     """Rows without the heavy columns, the labels, and the heavy columns."""
-    try:
-        splits = load_dataset(source, config_name)
-    except Exception as error:  # load_dataset raises the errors of a dozen libraries
-        raise BadInput(f"{source}: load_dataset can't load it: {str(error).splitlines()[0]}") from error
+    splits = load_tweets(source, config_name, columns=("tokens", "ner_tags"))
     splits = {_SPLIT_NAMES.get(name, name): split for name, split in splits.items()}
     known = {"id", "tokens", "ner_tags", "image", *OPTIONAL_COLUMNS}
     rows, heavy = {}, {}

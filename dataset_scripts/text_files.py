@@ -36,10 +36,15 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its name where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run the main function of a command; bad input becomes one line on stderr and exit status 1."""
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # the Hub client's, a line for every request
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {str(error).strip().splitlines()[0]}")
+        sys.exit(f"error: {first_line(error)}")

@@ -220,7 +220,7 @@ def test_any_dataset_with_the_columns_is_conformed(tweets, tmp_path, photo, capl
         ({"tokens": [["a"], ["b", "c"]], "ner_tags": [["O"], ["O"]]}, "row 1: 2 words but 1 tags"),
         ({"tokens": [["a"]], "ner_tags": [["PERSON"]]}, "row 0: unknown tag 'PERSON'"),
         ({"tokens": [["a"]], "ner_tags": [[0]]}, "tags must be a list of strings"),
-        ({"tokens": [["a"]]}, "needs tokens and tags"),
+        ({"tokens": [["a"]]}, "split train: has no column ner_tags"),
         ({"id": [1, 1], "tokens": [["a"]] * 2, "ner_tags": [["B-X"]] * 2}, "row 1: the id 1 was used before"),
         ({"tokens": [["a"]], "ner_tags": [["B-X"]], "caption": [[1]]}, "row 0: caption must be a string"),
         ({"tokens": [["a"]], "ner_tags": [["B-X"]], "object_features": ["x"]}, "the type of the contract"),
