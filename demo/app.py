@@ -183,7 +183,7 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
         picture.clear(lambda: "", None, boxes)
         picture.upload(lambda: "", None, boxes)
         if examples:
-            rows = load_examples(examples)
+            rows = load_examples(examples, tagger)
             offered = gr.Dataset(
                 components=[tweet, picture],
                 samples=[row[:2] for row in rows],
@@ -217,15 +217,19 @@ def load_grounder(detector: str):
     return Grounder.from_pretrained(detector)
 
 
-def load_examples(name: str, count: int = 6) -> list[list]:
-    """Tweet, picture and boxes of the first test tweets that have pictures."""
+def load_examples(name: str, tagger, count: int = 6) -> list[list]:
+    """Tweet, picture and boxes of test tweets with a picture whose text is split into the words of the data."""
     from datasets import load_dataset
 
-    rows = (row for row in load_dataset(name, split="test") if row["image"] is not None)
-    return [
-        [" ".join(row["tokens"]), row["image"], json.dumps(row["objects"]) if row.get("objects") else ""]
-        for row, _ in zip(rows, range(count), strict=False)
-    ]
+    examples = []
+    for row in load_dataset(name, split="test"):
+        text = " ".join(row["tokens"])
+        words = [word["word"] for word in tagger(text, aggregation_strategy="none")]
+        if row["image"] is not None and words == row["tokens"]:  # else the boxes would belong to other words
+            examples.append([text, row["image"], json.dumps(row["objects"]) if row.get("objects") else ""])
+        if len(examples) == count:
+            break
+    return examples
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

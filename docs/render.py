@@ -11,6 +11,7 @@ import dataclasses
 import html
 import importlib
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -148,7 +149,7 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
     """docs/results.md."""
     parts = [GENERATED.format("benchmarks/results/*.json") + "# Results\n", RESULTS_INTRODUCTION]
     for name, result in results.items():
-        parts += [f"\n## {title(name)}\n", *result_tables(result["results"])]
+        parts += [f"\n## {title(name)}\n", *note(result), *result_tables(result["results"])]
         versions = ", ".join(f"{package} {version}" for package, version in result.get("versions", {}).items())
         facts = (result.get("date"), result.get("machine"), f"Python {result.get('python')}", versions)
         seconds = f"{result['seconds']:,.0f} s in all. " if "seconds" in result else ""
@@ -166,6 +167,15 @@ RESULTS_INTRODUCTION = """
 Every number here was printed by a command of `benchmarks/` and stored in `benchmarks/results/`. Scores are F1 of whole
 names in %, counted over the whole split (lenient, as seqeval; strict is IOB2). ± is the standard deviation over seeds.
 """.lstrip()
+
+
+def note(result: dict[str, Any]) -> list[str]:
+    """What the settings file of a result says about itself: the comment on its first lines."""
+    file = re.search(r"\S+\.ya?ml", result.get("configuration", {}).get("command", ""))
+    if file is None or not (ROOT / file[0]).exists():
+        return []
+    lines = itertools.takewhile(lambda line: line.startswith("#"), (ROOT / file[0]).read_text().splitlines())
+    return [" ".join(line.lstrip("# ") for line in lines) + "\n"]
 
 
 def result_tables(results: Any) -> list[str]:
@@ -217,8 +227,14 @@ def with_deviation(mean: float | None, deviation: float | None) -> str:
 
 def numbers(results: dict[str, dict[str, Any]]) -> str:
     """The table of numbers in README."""
-    trained = {title(name): result["results"] for name, result in results.items() if "mean" in result["results"]}
-    return score_table(trained) if trained else "No results are stored yet."
+    trained = {name: result for name, result in results.items() if "mean" in result["results"]}
+    runs_of: dict[str, list[str]] = {}
+    for name, result in trained.items():
+        for text in note(result):
+            runs_of.setdefault(text, []).append(title(name))
+    notes = [f"- {'; '.join(runs)}: {text}" for text, runs in runs_of.items()]
+    table_of_all = score_table({title(name): result["results"] for name, result in trained.items()})
+    return "\n".join([table_of_all, "", *map(str.strip, notes)]) if trained else "No results are stored yet."
 
 
 def readme(results: dict[str, dict[str, Any]]) -> str:
@@ -234,7 +250,9 @@ def package_card(results: dict[str, dict[str, Any]]) -> str:
 
 
 def title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    spelled = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017", "rgcn": "R-GCN", "umgf": "UMGF"}
+    words = " ".join(spelled.get(word, word) for word in name.split("_"))
+    return words[:1].upper() + words[1:]
 
 
 def cell(value: Any) -> str:

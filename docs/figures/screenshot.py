@@ -17,7 +17,7 @@ ADDRESS = "http://127.0.0.1:7899/"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
-def main(model: str, examples: str) -> None:
+def main(model: str, examples: str, example: str) -> None:
     app = [sys.executable, str(DOCS.parent / "demo" / "app.py"), model, "--examples", examples, "--port", "7899"]
     server = subprocess.Popen(app)
     try:
@@ -33,7 +33,7 @@ def main(model: str, examples: str) -> None:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             page = browser.new_page(viewport={"width": 1180, "height": 800})
             page.goto(ADDRESS)
-            page.locator("#examples tbody tr").first.click()
+            page.locator("#examples tbody tr").nth(int(example)).click()
             page.locator("#names .token.highlighted").first.wait_for()
             page.get_by_label("What if there were no picture?").check()
             page.locator("#names-without-picture .token.highlighted").first.wait_for()
