@@ -30,7 +30,7 @@ def test_the_example_tags_on_a_local_cluster(tagger, picture, tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "0"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert process.returncode == 0, process.stderr
     lines = [line for path in (tmp_path / "entities").iterdir() for line in path.read_text().splitlines()]
