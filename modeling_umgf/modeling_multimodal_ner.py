@@ -129,6 +129,9 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         if labels is not None:
             config["id2label"] = dict(enumerate(labels))
             config["label2id"] = {label: i for i, label in enumerate(labels)}
+        for name in {"text_config", "vision_config"} & config.keys():  # a folder of this machine is nobody's business
+            if isinstance(config[name], dict):
+                config[name] = {key: value for key, value in config[name].items() if key != "_name_or_path"}
         model = cls(cls.config_class(**config))
         if not isinstance(text, dict):
             _copy_weights(text_model, model.base_model.text_model, text)

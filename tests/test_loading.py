@@ -121,6 +121,7 @@ def test_two_pretrained_backbones_keep_their_weights_and_are_not_needed_again(ba
     ).eval()
     assert model.config.object_feature_size == 24
     assert model.config.label2id == {"O": 0, "B-PER": 1, "I-PER": 2}
+    assert str(tmp_path) not in model.config.to_json_string()
     text = BertModel.from_pretrained(tmp_path / "text")
     for name, value in model.umgf.text_model.state_dict().items():
         assert torch.equal(value, text.state_dict()[name])
