@@ -315,6 +315,7 @@ def start_command(tmp_path: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what a shell starts with &
     )
     output, deadline = tmp_path / "out.jsonl", time.monotonic() + 120
     while not output.exists() or output.stat().st_size < 2000:
