@@ -1,31 +1,81 @@
-"""The part of a configuration that every multimodal tagger of this package has."""
+"""The part of a configuration that every tagger of this package has, and what a system says of itself."""
 
-from typing import ClassVar, Literal
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+READ_BY_TRANSFORMERS = {
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "torch_dtype",
+    "transformers_version",
+}
+"""Names that are no fields of a configuration, but come with one from a file or from `from_pretrained`."""
+
+
+def share(default: float) -> Any:
+    """A setting that is a share: at least 0 and below 1."""
+
+    def check(value: float) -> None:
+        if not 0 <= value < 1:
+            raise ValueError(f"{value} is no share of the values: at least 0 and below 1.")
+
+    return validated_field(check, default=default)
+
+
+def at_least(smallest: int, default: int | None) -> Any:
+    """A setting that is a whole number, or possibly None."""
+
+    def check(value: int | None) -> None:
+        if value is not None and value < smallest:
+            raise ValueError(f"{value} is too small: at least {smallest}.")
+
+    return validated_field(check, default=default)
 
 
 @strict
 class MultimodalNerConfig(PreTrainedConfig):
-    """Backbones, labels and CRF of a tagger of words in posts with pictures.
+    """Encoders, labels and decoder of a tagger of words in posts with pictures.
+
+    A system is a subclass. Besides its settings it says what it is, for cards, documentation and error messages:
+    `title`, its name; `summary`, one sentence on what the model does; `paper`, where it was published: a mapping with
+    title, authors, venue, year and url, or None.
 
     Args:
         text_config: configuration (or its dict, with `model_type`) of any transformers text encoder; default BERT-base.
         vision_config: the same of any transformers or timm (`timm_wrapper`) image encoder; None = features are given.
         object_feature_size: width F of the visual features; default: that of `vision_config`, else 2048 (ResNet-152).
-        dropout: dropout of the layers that are new, not of the backbones.
+        dropout: dropout of the layers that are new, not of the encoders.
         word_dropout: share of the pieces whose word embedding is zero while training, so that names must be told from
             their context too.
         classifier_dropout: dropout of the word states that the emission layer reads.
-        subword_labels: "first": one CRF step a word, read at its first piece. "x": one CRF step a piece, as the
-            released models do; needs the labels X, [CLS] and [SEP].
-        crf_reduction: negative log-likelihood averaged ("mean") or summed ("sum") over the sentences of a batch.
+        label_decoder: "crf": a linear chain over the labels of a post. "softmax": every word by itself.
+        subword_labels: "first": one step of the decoder a word, read at its first piece. "x": one step a piece; needs
+            the labels X, [CLS] and [SEP].
+        crf_reduction: negative log-likelihood averaged ("mean") or summed ("sum") over the posts of a batch.
         constrain_bio: forbid illegal BIO transitions when decoding (never in training: gold data contain some).
-        finetune_text, finetune_cnn: train the backbone; a frozen image encoder runs without gradients.
+        finetune_text, finetune_cnn: train the text encoder, the image encoder; a frozen image encoder runs without
+            gradients.
         freeze_bn: keep the batch norms of the image encoder in evaluation mode while training.
+
+    Raises:
+        ValueError, StrictDataclassError: there is no such setting, or it has an impossible value.
     """
+
+    title: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    paper: ClassVar[dict[str, str] | None] = None
 
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
@@ -35,10 +85,11 @@ class MultimodalNerConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
-    object_feature_size: int | None = None
-    dropout: float | int = 0.5
-    word_dropout: float | int = 0.0
-    classifier_dropout: float | int = 0.1
+    object_feature_size: int | None = at_least(1, None)
+    dropout: float | int = share(0.5)
+    word_dropout: float | int = share(0.0)
+    classifier_dropout: float | int = share(0.1)
+    label_decoder: Literal["crf", "softmax"] = "crf"
     subword_labels: Literal["first", "x"] = "first"
     crf_reduction: Literal["mean", "sum"] = "mean"
     constrain_bio: bool = False
@@ -49,9 +100,27 @@ class MultimodalNerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if type(self).__module__.split(".")[0] != "transformers_modules":
             kwargs.pop("custom_pipelines", None)  # this package registers the pipeline: its copy need not be trusted
+        for name in kwargs.keys() - READ_BY_TRANSFORMERS - self.attribute_map.keys():
+            if not name.startswith("_"):
+                raise ValueError(f"{type(self).__name__} has no setting {name!r}; {self._closest(name)}")
         super().__post_init__(**kwargs)
         if self.object_feature_size is None:
             self.object_feature_size = feature_size(self.vision_config) if self.vision_config is not None else 2048
+
+    @classmethod
+    def own_settings(cls) -> list[str]:
+        """Names of the settings that are not those of every configuration of transformers."""
+        inherited = {field.name for field in fields(PreTrainedConfig)}
+        return [field.name for field in fields(cls) if field.name not in inherited]
+
+    def _closest(self, name: str) -> str:
+        names = self.own_settings()
+        close = get_close_matches(name, names, n=1)
+        return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(names))}."
+
+    def processor_settings(self) -> dict[str, Any]:
+        """Settings that the processor must share with the model."""
+        return {}
 
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""

@@ -1,10 +1,10 @@
 """Configuration of R-GCN (Zhao et al., ACM Multimedia 2022)."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_multimodal_ner import MultimodalNerConfig
+from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share
 
 
 @strict
@@ -29,31 +29,45 @@ class RgcnConfig(MultimodalNerConfig):
     """
 
     model_type = "rgcn"
+    title: ClassVar[str] = "R-GCN"
+    summary: ClassVar[str] = (
+        "Besides its own picture, a post sees pictures of other posts with similar words or objects, found in a "
+        "relation index; then every word is labelled."
+    )
+    paper: ClassVar[dict[str, str]] = {
+        "title": "Learning from Different text-image Pairs: A Relation-enhanced Graph Convolutional Network for "
+        "Multimodal NER",
+        "authors": "Zhao, Fei and Li, Chunhui and Wu, Zhen and Xing, Shangyu and Dai, Xinyu",
+        "venue": "ACM Multimedia",
+        "year": "2022",
+        "url": "https://doi.org/10.1145/3503161.3548228",
+    }
     attribute_map: ClassVar[dict[str, str]] = {"num_attention_heads": "num_heads"}
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["hidden_states", "attentions", "inter_gates", "intra_gates"]
 
-    dropout: float | int = 0.1
+    dropout: float | int = share(0.1)
     finetune_cnn: bool = False
-    k: int = 5
-    neighbor_feature_size: int | None = None
+    k: int = at_least(0, 5)
+    neighbor_feature_size: int | None = at_least(1, None)
     use_inter: bool = True
     use_intra: bool = True
     use_gate: bool = True
     readout: Literal["hub", "mean"] = "hub"
     gcn_norm: Literal["sym", "none"] = "sym"
     inter_granularity: Literal["pooled", "region"] = "pooled"
-    num_heads: int = 8
+    num_heads: int = at_least(1, 8)
 
     @property
     def hidden_size(self) -> int:
         """Width d of the model: that of its text encoder."""
         return self.text_config.hidden_size
 
+    def processor_settings(self) -> dict[str, Any]:
+        """How many neighbours are looked up."""
+        return {"k": self.k}
+
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""
         super().validate_architecture()
-        if self.k < 0:
-            raise ValueError(f"k={self.k}: the number of neighbours cannot be negative; 0 = none.")
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"The text encoder's width {self.hidden_size} is not a multiple of num_heads={self.num_heads}."

@@ -1,10 +1,10 @@
 """Configuration of UMGF (Zhang et al., AAAI 2021)."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_multimodal_ner import MultimodalNerConfig
+from .configuration_multimodal_ner import MultimodalNerConfig, at_least
 
 
 @strict
@@ -12,7 +12,7 @@ class UmgfConfig(MultimodalNerConfig):
     """Configuration of UMGF; the defaults are the paper's, the switches its ablations and the released code.
 
     Args (besides those of `MultimodalNerConfig`):
-        num_layers: fusion layers L. 0 = no fusion: the text encoder and the CRF alone (BERT-CRF), the text-only twin.
+        num_layers: fusion layers L.
         d_model: width d of the graph nodes.
         num_heads: attention heads h.
         d_ff: width of the feed-forward layers (the paper does not say; 256 in the release).
@@ -30,16 +30,28 @@ class UmgfConfig(MultimodalNerConfig):
     """
 
     model_type = "umgf"
+    title: ClassVar[str] = "UMGF"
+    summary: ClassVar[str] = (
+        "Words and the objects of the picture exchange information along the edges of one graph, then every word is "
+        "labelled."
+    )
+    paper: ClassVar[dict[str, str]] = {
+        "title": "Multi-modal Graph Fusion for Named Entity Recognition with Targeted Visual Guidance",
+        "authors": "Zhang, Dong and Wei, Suzhong and Li, Shoushan and Wu, Hanqian and Zhu, Qiaoming and Zhou, Guodong",
+        "venue": "AAAI",
+        "year": "2021",
+        "url": "https://doi.org/10.1609/aaai.v35i16.17687",
+    }
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model",
         "num_attention_heads": "num_heads",
         "num_hidden_layers": "num_layers",
     }
 
-    num_layers: int = 2
-    d_model: int = 512
-    num_heads: int = 8
-    d_ff: int = 256
+    num_layers: int = at_least(1, 2)
+    d_model: int = at_least(1, 512)
+    num_heads: int = at_least(1, 8)
+    d_ff: int = at_least(1, 256)
     visual_nodes: Literal["objects", "general", "grid"] = "objects"
     inter_edges: Literal["typed", "full"] = "typed"
     position_encoding: Literal["sinusoidal", "none"] = "sinusoidal"
@@ -50,6 +62,10 @@ class UmgfConfig(MultimodalNerConfig):
     share_modal_params: bool = False
     intra_ffn: bool = False
     concat_bert: bool = True
+
+    def processor_settings(self) -> dict[str, Any]:
+        """Which objects become nodes."""
+        return {"visual_nodes": self.visual_nodes}
 
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""

@@ -1,18 +1,25 @@
-"""What every tagger of this package shares: backbones, word pooling, attention, emissions, CRF and outputs."""
+"""What every tagger of this package shares: encoders, word states, emissions, label decoder and outputs.
+
+A system is a `MultimodalNerModel` whose method `fuse` turns the states of the pieces, and whatever else the system
+reads, into states of the words; and a `MultimodalNerForTokenClassification` that names it. Letters in shapes: B posts,
+n pieces, w words, m visual nodes, r cells of a picture, F visual features, h width of the text encoder.
+"""
 
 import inspect
-import math
 import os
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
+from .carried_code import carry_code
 from .configuration_multimodal_ner import MultimodalNerConfig
-from .crf import LinearChainCrf
+from .decoders import LABEL_DECODERS, LinearChainCrf
+from .image_encoder import blank_picture, build_encoder, feature_map, load_image_encoder, measure, running_statistics
 from .labels import bio_transition_penalty
 
 
@@ -25,15 +32,15 @@ class MultimodalNerModelOutput(ModelOutput):
         word_mask: [B, w] bool, real words.
         hidden_states: states of the text encoder's layers, each [B, n, h], on request.
         attentions: attentions of the text encoder, each [B, heads, n, n], on request.
-        gates: for each fusion layer [B, w, m], how far the gate of word i opens for node j (mean over the width;
-            0 without an edge), on request.
+        gates: from each kind of node to [B, w, nodes], how much each word takes of each node (0 without an edge), on
+            request.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
     word_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-    gates: tuple[torch.FloatTensor, ...] | None = None
+    gates: dict[str, torch.FloatTensor] | None = None
 
 
 @dataclass
@@ -43,7 +50,7 @@ class MultimodalNerOutput(ModelOutput):
     Args:
         loss: negative log-likelihood of the labels, given labels.
         logits: [B, w, labels] emissions.
-        predictions: [B, w] Viterbi labels, -100 = padding.
+        predictions: [B, w] best labels, -100 = padding.
     """
 
     loss: torch.FloatTensor | None = None
@@ -51,54 +58,33 @@ class MultimodalNerOutput(ModelOutput):
     predictions: torch.LongTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-    gates: tuple[torch.FloatTensor, ...] | None = None
+    gates: dict[str, torch.FloatTensor] | None = None
 
 
-class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention in which a query without any valid key gets zeros, not NaN."""
+class WordStates(NamedTuple):
+    """What `fuse` returns.
 
-    def __init__(self, width: int, num_heads: int, dropout: float, project_values: bool = True):
-        super().__init__()
-        self.num_heads = num_heads
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.value = nn.Linear(width, width) if project_values else nn.Identity()
-        self.output = nn.Linear(width, width) if project_values else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+    Args:
+        states: [B, w, width] what the emission layer reads.
+        mask: [B, w] bool, real words.
+        gates: from each kind of node to [B, w, nodes], how much each word takes of each node.
+    """
 
-    def forward(self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor) -> torch.Tensor:
-        """Attend from queries [B, q, d] to keys [B, k, d] where key_mask [B, k] is true; returns [B, q, d]."""
-        q, k, v = (
-            states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, q|k, d / heads]
-            for states in (self.query(queries), self.key(keys), self.value(keys))
-        )
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # [B, heads, q, k]
-        mask = key_mask[:, None, None, :]
-        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
-        context = self.dropout(weights).to(v.dtype) @ v  # [B, heads, q, d / heads]
-        return self.output(context.transpose(1, 2).flatten(2))
-
-
-def feature_map(vision_model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    """Run any transformers or timm image encoder on pictures [N, 3, H, W]; returns its cells, row by row: [N, r, F]."""
-    states = vision_model(pixel_values=pictures).last_hidden_state
-    if states.ndim == 4:  # convolutional: [N, F, h, w], or [N, h, w, F] in some timm models
-        channels_first = states.shape[2] == states.shape[3]
-        return states.flatten(2).transpose(1, 2) if channels_first else states.flatten(1, 2)
-    cells = math.isqrt(states.shape[1]) ** 2  # transformer: class and register tokens come before the patches
-    return states[:, states.shape[1] - cells :]
+    states: torch.Tensor
+    mask: torch.Tensor
+    gates: dict[str, torch.Tensor] | None = None
 
 
 class MultimodalNerPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation of all models, and the two encoders that they share."""
+    """Loading, saving and initialisation of all models."""
 
     config: MultimodalNerConfig
+    base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the loss is a mean over sentences: the Trainer divides by the accumulation steps
-    _keep_in_fp32_modules_strict = ["crf"]
+    accepts_loss_kwargs = False  # the loss is a mean over posts: the Trainer divides by the accumulation steps
     _supports_sdpa = True
     _supports_flash_attn = True
-    _auto_classes: dict[str, str] = {}  # auto class -> model class of this file, for `trust_remote_code`
 
     @classmethod
     def from_text_vision_pretrained(
@@ -108,11 +94,12 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         labels: list[str] | None = None,
         **config,
     ):
-        """Start from two pretrained backbones; everything else is initialised.
+        """Start from two pretrained encoders; everything else is initialised.
 
         Args:
             text: id or folder of a transformers text encoder, or the configuration of one that is trained from scratch.
-            vision: id or folder of a timm or transformers image encoder; None = no pictures, or features are given.
+            vision: id or folder of a timm or transformers image encoder (of a model of pictures and texts, such as
+                CLIP, its image half is taken); None = no pictures, or features are given.
             labels: the BIO labels, in the order of their ids.
             config: any other setting of the configuration.
         """
@@ -122,10 +109,9 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
             text_model = AutoModel.from_pretrained(text, dtype=torch.float32)
             config["text_config"] = text_model.config.to_dict()
         if vision is not None:
-            vision_model = AutoModel.from_pretrained(vision, dtype=torch.float32).eval()
+            vision_model = load_image_encoder(vision)
             config["vision_config"] = vision_model.config.to_dict()
-            with torch.no_grad():
-                config["object_feature_size"] = feature_map(vision_model, torch.zeros(1, 3, 224, 224)).shape[-1]
+            config["object_feature_size"] = measure(vision_model)[0]
         if labels is not None:
             config["id2label"] = dict(enumerate(labels))
             config["label2id"] = {label: i for i, label in enumerate(labels)}
@@ -139,66 +125,38 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
             _copy_weights(vision_model, model.base_model.vision_model, vision)
         return model
 
-    def add_encoders(self) -> None:
-        """Build `text_model` and `vision_model` (or None) from the configuration."""
-        text_class = AutoModel._model_mapping[type(self.config.text_config)]
-        pooling = inspect.signature(text_class.__init__).parameters.get("add_pooling_layer")
-        without_pooling = {} if pooling is None else {"add_pooling_layer": False}
-        self.text_model = AutoModel.from_config(self.config.text_config, **without_pooling)
-        self.text_model.requires_grad_(self.config.finetune_text)
-        self.vision_model = None
-        if self.config.vision_config is not None:
-            self.vision_model = AutoModel.from_config(self.config.vision_config)
-            self.vision_model.requires_grad_(self.config.finetune_cnn)
-
     def get_input_embeddings(self):
         return self.base_model.text_model.get_input_embeddings()
 
     def set_input_embeddings(self, value):
         self.base_model.text_model.set_input_embeddings(value)
 
-    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
-        """Run the text encoder on pieces [B, n]; in training with word dropout."""
-        if self.training and self.config.word_dropout:
-            kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
-            embeddings = self.text_model.get_input_embeddings()(input_ids) * kept[..., None]
-            return self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-
-    def encode_pictures(self, pixel_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Turn pictures [..., 3, H, W] into cells [..., r, F]; pictures whose mask [...] is false are not looked at."""
-        if self.vision_model is None:
-            raise ValueError(
-                "This model has no image encoder (vision_config is null): give object_features instead of "
-                "pixel_values, or start with from_text_vision_pretrained(text, vision)."
-            )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.finetune_cnn):
-            cells = feature_map(self.vision_model, pixel_values[mask].to(self.vision_model.dtype))  # [real, r, F]
-        states = cells.new_zeros(*mask.shape, *cells.shape[1:])
-        return states.masked_scatter(mask[..., None, None], cells)
-
     def train(self, mode: bool = True):
         """Switch to training mode; a frozen encoder, and the batch norms if so configured, stay in evaluation mode."""
         super().train(mode)
-        encoders = {"text_model": self.config.finetune_text, "vision_model": self.config.finetune_cnn}
-        for name, finetuned in encoders.items():
-            encoder = getattr(self.base_model, name, None)
-            if encoder is not None and not finetuned:
-                encoder.eval()
-            elif name == "vision_model" and encoder is not None and self.config.freeze_bn:
-                for module in encoder.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                        module.eval()
+        text_model = getattr(self.base_model, "text_model", None)
+        vision_model = getattr(self.base_model, "vision_model", None)
+        if text_model is not None and not self.config.finetune_text:
+            text_model.eval()
+        if vision_model is not None and not self.config.finetune_cnn:
+            vision_model.eval()
+        if vision_model is not None and self.config.freeze_bn:
+            for module in vision_model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         return self
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
-        """Save as every transformers model, with code that AutoModel and all its heads find without this package."""
-        module = type(self).__module__.split(".")[-1]
-        configuration = module.replace("modeling", "configuration")
-        self.config.auto_map = {"AutoConfig": f"{configuration}.{type(self.config).__name__}"} | {
-            auto_class: f"{module}.{name}" for auto_class, name in self._auto_classes.items()
+        """Save as every transformers model, with code that the Auto classes find without this package."""
+        base = self.base_model if isinstance(self.base_model, MultimodalNerModel) else self
+        classes = {"AutoConfig": type(self.config), "AutoModel": type(base)}
+        if base.head_class is not None:
+            classes["AutoModelForTokenClassification"] = base.head_class
+        self.config.auto_map = {
+            auto_class: f"{own.__module__.split('.')[-1]}.{own.__name__}" for auto_class, own in classes.items()
         }
         super().save_pretrained(save_directory, **kwargs)
+        carry_code(save_directory)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -213,8 +171,155 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
 
+class MultimodalNerModel(MultimodalNerPreTrainedModel):
+    """Text encoder, image encoder (where there is one) and the fusion of a system.
+
+    A subclass builds its layers after `super().__init__(config)`, sets `output_size`, the width of its word states, and
+    implements `fuse`.
+    """
+
+    head_class: ClassVar[type | None] = None  # the tagger on top; set where that is defined
+    output_size: int
+
+    def __init__(self, config: MultimodalNerConfig):
+        super().__init__(config)
+        self.text_model = build_encoder(config.text_config).requires_grad_(config.finetune_text)
+        self.vision_model = None
+        if config.vision_config is not None:
+            self.vision_model = build_encoder(config.vision_config).requires_grad_(config.finetune_cnn)
+            for name in measure(self.vision_model)[1] if config.finetune_cnn else ():
+                self.vision_model.get_parameter(name).requires_grad_(False)  # no feature depends on it
+
+    def fuse(self, H: torch.Tensor, attention_mask: torch.Tensor, word_starts: torch.Tensor | None) -> WordStates:
+        """Turn the text encoder's states into states of the words; to be implemented by each system.
+
+        Args:
+            H: [B, n, h] states of the pieces.
+            attention_mask: [B, n] real pieces.
+            word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a word.
+        Further arguments are the tensors that the system reads, all optional, by their names in a batch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement fuse.")
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        word_starts: torch.LongTensor | None = None,
+        output_gates: bool = False,
+        **inputs,
+    ) -> MultimodalNerModelOutput:
+        """Encode the text, then fuse.
+
+        Args:
+            input_ids, attention_mask: [B, n] pieces.
+            word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a word.
+            output_gates: return the gates.
+            inputs: what `fuse` reads, such as `pixel_values`; the rest is for the text encoder, e.g. output_attentions.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        nodes = {name: inputs.pop(name) for name in self.fused_inputs() if name in inputs}
+        text = self.encode_text(input_ids, attention_mask, **inputs)
+        words = self.fuse(text.last_hidden_state, attention_mask.bool(), word_starts, **nodes)
+        return MultimodalNerModelOutput(
+            last_hidden_state=words.states,
+            word_mask=words.mask,
+            hidden_states=text.hidden_states,
+            attentions=text.attentions,
+            gates=words.gates if output_gates else None,
+        )
+
+    @classmethod
+    def fused_inputs(cls) -> list[str]:
+        """Names of the tensors that the system reads besides the text."""
+        return [name for name in inspect.signature(cls.fuse).parameters][4:]
+
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
+        """Run the text encoder on pieces [B, n]; in training with word dropout."""
+        if self.training and self.config.word_dropout:
+            kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
+            embeddings = self.text_model.get_input_embeddings()(input_ids) * kept[..., None]
+            return self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    def encode_objects(
+        self,
+        H: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        object_features: torch.Tensor | None,
+        object_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the cells [B, m, r, F] of each visual node, 0 where there is none, and the real nodes [B, m].
+
+        Args:
+            H: states of the text, of the type that is wanted.
+            pixel_values: [B, m, 3, H, W] pictures of the nodes; or
+            object_features: [B, m, F] their features, which count as one cell each. Without either, m = 0.
+            object_mask: [B, m] real nodes; None = all.
+        """
+        if object_features is None and pixel_values is None:
+            object_features, object_mask = H.new_zeros(len(H), 0, self.config.object_feature_size), None
+            if self.training and self.vision_model is not None and self.config.finetune_cnn:
+                pixel_values, object_features = H.new_zeros(len(H), 0, 1, 1, 1), None  # gradients of 0, not none
+        nodes = pixel_values if object_features is None else object_features
+        if object_mask is None:
+            object_mask = torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)
+        object_mask = object_mask.bool()
+        if object_features is None:
+            return self.encode_pictures(pixel_values, object_mask).to(H.dtype), object_mask
+        return object_features.masked_fill(~object_mask[..., None], 0)[:, :, None].to(H.dtype), object_mask
+
+    def encode_pictures(self, pixel_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Turn pictures [B, m, 3, H, W] into cells [B, m, r, F]; those whose mask [B, m] is false are not looked at."""
+        if self.vision_model is None:
+            raise ValueError(
+                "This model has no image encoder (vision_config is null): give object_features instead of "
+                "pixel_values, or start with from_text_vision_pretrained(text, vision)."
+            )
+        trained = self.training and self.config.finetune_cnn and torch.is_grad_enabled()
+        pictures = pixel_values[mask].to(self.vision_model.dtype)  # [real, 3, H, W]
+        if not len(pictures) and not trained:
+            return pixel_values.new_zeros(*mask.shape, 1, self.config.object_feature_size)
+        if not len(pictures):  # every parameter needs a gradient, be it 0: other processes may have pictures
+            with running_statistics(self.vision_model):
+                cells = feature_map(self.vision_model, blank_picture(self.config.vision_config, pictures))
+            return cells.new_zeros(*mask.shape, *cells.shape[1:]) + 0 * cells.mean()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.finetune_cnn):
+            if len(pictures) == 1:  # of one picture a batch norm learns nothing sensible
+                with running_statistics(self.vision_model):
+                    cells = feature_map(self.vision_model, pictures)
+            else:
+                cells = feature_map(self.vision_model, pictures)  # [real, r, F]
+        states = cells.new_zeros(*mask.shape, *cells.shape[1:])
+        return states.masked_scatter(mask[..., None, None], cells)
+
+
 class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
-    """A base model with an emission layer and a CRF on its word states (eq. 9-11 of the UMGF paper)."""
+    """A model with an emission layer and a label decoder on its word states.
+
+    A subclass names its `model_class`, and that is all.
+    """
+
+    model_class: ClassVar[type[MultimodalNerModel]]
+    _keep_in_fp32_modules_strict = ["label_decoder"]
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.config_class = cls.model_class.config_class
+        cls.model_class.head_class = cls
+
+    def __init__(self, config: MultimodalNerConfig):
+        super().__init__(config)
+        self.model = self.model_class(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(self.model.output_size, config.num_labels)
+        self.label_decoder = LABEL_DECODERS[config.label_decoder](config.num_labels)
+        self.post_init()
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """Save as every transformers model, with the code of the pipeline "multimodal-ner" for `trust_remote_code`."""
@@ -226,51 +331,62 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         }
         super().save_pretrained(save_directory, **kwargs)
 
-    def add_tagging_head(self, width: int) -> None:
-        """Build the emission layer and the CRF for word states of this width."""
-        self.dropout = nn.Dropout(self.config.classifier_dropout)
-        self.classifier = nn.Linear(width, self.config.num_labels)  # W_t, b_t
-        self.crf = LinearChainCrf(self.config.num_labels)
-
-    def tag(
+    @can_return_tuple
+    def forward(
         self,
-        outputs: MultimodalNerModelOutput,
-        labels: torch.Tensor | None = None,
-        word_starts: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        word_starts: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
         return_predictions: bool | None = None,
+        **inputs,
     ) -> MultimodalNerOutput:
-        """Score the word states; loss if labels [B, w] are given, Viterbi labels in evaluation mode or on request."""
+        """Tag words.
+
+        Args:
+            input_ids, attention_mask: [B, n] pieces.
+            word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a word.
+            labels: [B, w] gold label ids, -100 = padding; gives `loss`.
+            return_predictions: decode; default: in evaluation mode.
+            inputs: everything else that the system reads; see `fuse` of its model.
+        """
+        by_pieces = self.config.subword_labels == "x"
+        starts = None if by_pieces else word_starts
+        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, word_starts=starts, **inputs)
         emissions = self.classifier(self.dropout(outputs.last_hidden_state)).float()  # [B, w, labels]
-        mask = outputs.word_mask  # [B, w]
-        pieces = self.config.subword_labels == "x" and word_starts is not None
-        if pieces and labels is not None:
-            labels = self._label_pieces(labels, word_starts, mask)
+        mask, gates = outputs.word_mask, outputs.gates  # [B, w], [B, w, nodes] of each kind
+        if by_pieces and labels is not None and word_starts is not None:
+            labels = self.labels_of_pieces(labels, word_starts, mask)
+
         loss = predictions = None
         if labels is not None:
             labelled = mask & (labels != -100)
-            log_likelihood = self.crf(emissions, labels, labelled)  # [B]
-            loss = -log_likelihood.sum()
+            loss = self.label_decoder.loss(emissions, labels, labelled).sum()
             if self.config.crf_reduction == "mean":
                 loss = loss / labelled.any(1).sum().clamp(min=1)
         if return_predictions or (return_predictions is None and not self.training):
             penalty = bio_transition_penalty(self.config.id2label) if self.config.constrain_bio else None
-            predictions = self.crf.decode(emissions, mask, penalty)  # [B, w]
-        if pieces:  # hand out what belongs to the words, as in every other mode
-            real = word_starts >= 0
-            index = word_starts.clamp(min=0)
-            emissions = emissions.gather(1, index[..., None].expand(-1, -1, emissions.shape[-1]))
+            predictions = self.label_decoder.decode(emissions, mask, penalty)  # [B, w]
+
+        if by_pieces and word_starts is not None:  # hand out what belongs to the words, as in every other mode
+            emissions, _ = words_of(emissions, mask, word_starts)
             if predictions is not None:
-                predictions = predictions.gather(1, index).masked_fill(~real, -100)
+                predictions, real = words_of(predictions[..., None], mask, word_starts)
+                predictions = predictions[..., 0].masked_fill(~real, -100)
+            if gates is not None:
+                gates = {kind: words_of(gate, mask, word_starts)[0] for kind, gate in gates.items()}
         return MultimodalNerOutput(
             loss=loss,
             logits=emissions,
             predictions=predictions,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            gates=outputs.gates,
+            gates=gates,
         )
 
-    def _label_pieces(self, labels: torch.Tensor, word_starts: torch.Tensor, piece_mask: torch.Tensor) -> torch.Tensor:
+    def labels_of_pieces(
+        self, labels: torch.Tensor, word_starts: torch.Tensor, piece_mask: torch.Tensor
+    ) -> torch.Tensor:
         """Spread word labels [B, w] over the pieces [B, n]: X on continuations, [CLS] and [SEP] at the ends."""
         label2id = self.config.label2id
         pieces = torch.full_like(piece_mask, label2id["X"], dtype=torch.long)
@@ -284,13 +400,13 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         return pieces.masked_fill(~piece_mask, -100)
 
 
-def textual_nodes(
+def words_of(
     states: torch.Tensor, attention_mask: torch.Tensor, word_starts: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return states [B, w, h] and mask [B, w] of the words' first pieces; of all pieces where no words are given."""
+    """Return states [B, w, …] and mask [B, w] of the words' first pieces; of all pieces where no words are given."""
     if word_starts is None:
-        return states, attention_mask.bool()
-    index = word_starts.clamp(min=0)[..., None].expand(-1, -1, states.shape[-1])  # [B, w, h]
+        return states, attention_mask
+    index = word_starts.clamp(min=0)[..., None].expand(-1, -1, states.shape[-1])  # [B, w, …]
     return states.gather(1, index), word_starts >= 0
 
 

@@ -9,7 +9,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
 
-class UmgfImageProcessor(PilBackend):
+class MultimodalNerImageProcessor(PilBackend):
     """Resize (the whole crop, 224 x 224) and normalise (ImageNet mean and deviation) the crops of visual nodes."""
 
     do_convert_rgb = True
@@ -22,7 +22,7 @@ class UmgfImageProcessor(PilBackend):
     image_std = IMAGENET_DEFAULT_STD
 
     @classmethod
-    def from_vision_model(cls, vision: str | os.PathLike, **settings) -> "UmgfImageProcessor":
+    def from_vision_model(cls, vision: str | os.PathLike, **settings) -> "MultimodalNerImageProcessor":
         """Normalise as the pretrained image encoder `vision` (timm or transformers; id or folder) expects."""
         source = AutoImageProcessor.from_pretrained(vision)
         if hasattr(source, "data_config"):  # timm
