@@ -21,7 +21,7 @@ from .modeling_umgf import UmgfForTokenClassification, UmgfModel
 from .pipeline_multimodal_ner import MultimodalNerPipeline
 from .processing_rgcn import RgcnProcessor
 from .processing_umgf import UmgfProcessor
-from .relations import RelationIndex
+from .relation_index import RelationIndex
 from .sentence_encoders import HashingEncoder, SentenceEncoder
 
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ from transformers import BatchFeature
 
 from .pictures import content_hash, open_picture
 from .processing_umgf import UmgfProcessor
-from .relations import RelationIndex
+from .relation_index import RelationIndex
 
 INDEX_FOLDER = "relation_index"
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
