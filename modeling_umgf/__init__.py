@@ -1,1 +1,64 @@
+"""Multimodal named entity recognition: find the names in posts that come with a picture.
 
+Importing this package registers its systems with the Auto classes of transformers.
+"""
+
+from transformers import AutoModelForTokenClassification
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .configuration_multimodal_ner import MultimodalNerConfig
+from .configuration_rgcn import RgcnConfig
+from .configuration_text_only import TextOnlyConfig
+from .configuration_umgf import UmgfConfig
+from .data_collator import MultimodalNerCollator
+from .image_processing_multimodal_ner import MultimodalNerImageProcessor
+from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel
+from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
+from .modeling_text_only import TextOnlyForTokenClassification, TextOnlyModel
+from .modeling_umgf import UmgfForTokenClassification, UmgfModel
+from .pipeline_multimodal_ner import MultimodalNerPipeline
+from .processing_multimodal_ner import MultimodalNerProcessor
+from .processing_rgcn import RgcnProcessor
+from .processing_text_only import TextOnlyProcessor
+from .processing_umgf import UmgfImageProcessor, UmgfProcessor
+from .relation_index import RelationIndex
+from .sentence_encoders import HashingEncoder, SentenceEncoder
+from .systems import register, systems
+
+__version__ = "0.1.0"
+
+register(UmgfForTokenClassification, UmgfProcessor)
+register(RgcnForTokenClassification, RgcnProcessor)
+register(TextOnlyForTokenClassification, TextOnlyProcessor)
+
+PIPELINE_REGISTRY.register_pipeline(
+    "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
+)
+
+__all__ = [
+    "HashingEncoder",
+    "MultimodalNerCollator",
+    "MultimodalNerConfig",
+    "MultimodalNerForTokenClassification",
+    "MultimodalNerImageProcessor",
+    "MultimodalNerModel",
+    "MultimodalNerPipeline",
+    "MultimodalNerProcessor",
+    "RelationIndex",
+    "RgcnConfig",
+    "RgcnForTokenClassification",
+    "RgcnModel",
+    "RgcnProcessor",
+    "SentenceEncoder",
+    "TextOnlyConfig",
+    "TextOnlyForTokenClassification",
+    "TextOnlyModel",
+    "TextOnlyProcessor",
+    "UmgfConfig",
+    "UmgfForTokenClassification",
+    "UmgfImageProcessor",
+    "UmgfModel",
+    "UmgfProcessor",
+    "register",
+    "systems",
+]

@@ -1,5 +1,6 @@
 """Posts that the model sees at once: stacking them into a batch, and putting posts of like size together."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -68,19 +69,35 @@ def _common_shape(name: str, tensors: Sequence[torch.Tensor]) -> list[int]:
     return shape
 
 
-def sorted_in_windows(
-    items: Iterable[Any], window: int, size: Callable[[Any], Any], process: Callable[[list[Any]], Iterator[Any]]
-) -> Iterator[Any]:
-    """Process items sorted by size within windows, and yield the results in the order of the items.
+class SortedWindows:
+    """Batches of items of like size from a stream of any length, and the way back to the order of the stream.
+
+    Iterate over the batches, and pass the results of their items, in the order of the batches, to `in_order`. At most
+    the windows under way are held.
 
     Args:
-        items: a stream of any length; at most one window is held.
-        window: items in a window.
+        items: the stream.
+        batch_size: items in a batch.
+        window: items that are sorted among each other.
         size: what to sort by.
-        process: from a list of items to as many results, in its order.
     """
-    items = iter(items)
-    while own := list(islice(items, window)):
-        order = sorted(range(len(own)), key=lambda i: size(own[i]))
-        results = dict(zip(order, process([own[i] for i in order]), strict=True))
-        yield from (results[i] for i in range(len(own)))
+
+    def __init__(self, items: Iterable[Any], batch_size: int, window: int, size: Callable[[Any], Any]):
+        self.items, self.size = iter(items), size
+        self.batch_size, self.window = batch_size, window
+        self.orders = deque()  # of the windows under way
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        while own := list(islice(self.items, self.window)):
+            order = sorted(range(len(own)), key=lambda i: self.size(own[i]))
+            self.orders.append(order)
+            for start in range(0, len(order), self.batch_size):
+                yield [own[i] for i in order[start : start + self.batch_size]]
+
+    def in_order(self, results: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results of the items in the order in which the items came."""
+        results = iter(results)
+        for first in results:
+            order = self.orders.popleft()
+            found = dict(zip(order, [first, *islice(results, len(order) - 1)], strict=True))
+            yield from (found[i] for i in range(len(order)))

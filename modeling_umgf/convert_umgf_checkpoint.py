@@ -20,10 +20,9 @@ import torch
 from transformers import AutoTokenizer, BertConfig, TimmWrapperConfig
 
 from .configuration_umgf import UmgfConfig
-from .image_processing_umgf import UmgfImageProcessor
 from .labels import bio_labels
 from .modeling_umgf import UmgfForTokenClassification
-from .processing_umgf import UmgfProcessor
+from .processing_umgf import UmgfImageProcessor, UmgfProcessor
 
 # Label ids of the release (its config.py), with our names: MISC for OTHER, [CLS] and [SEP] for CLS and SEP.
 RELEASED_LABELS = ["PAD", *bio_labels(["PER", "LOC", "ORG", "MISC"])[1:], "O", "X", "[CLS]", "[SEP]"]
@@ -62,12 +61,12 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> UmgfForTokenClassificat
     model = UmgfForTokenClassification(config).eval()
 
     modules = _module_names(config.num_layers)
-    unread_layer = f"umgf.layers.{config.num_layers - 1}.object"  # nothing reads what objects receive in the last one
-    unread = ("umgf.text_model.pooler", f"{unread_layer}.gate", f"{unread_layer}.feed_forward")
+    unread_layer = f"model.layers.{config.num_layers - 1}.object"  # nothing reads what objects receive in the last one
+    unread = ("model.text_model.pooler", f"{unread_layer}.gate", f"{unread_layer}.feed_forward")
     original_names, converted = {}, {}
     for released_name, released_value in weights.items():
         for name, value in _our_weights(released_name, released_value, modules).items():
-            if not name.startswith(unread) and name != "umgf.text_model.embeddings.position_ids":
+            if not name.startswith(unread) and name != "model.text_model.embeddings.position_ids":
                 converted[name], original_names[name] = value, released_name
 
     expected = {name: value.shape for name, value in model.state_dict().items()}
@@ -135,19 +134,19 @@ def _configuration(weights: dict[str, torch.Tensor]) -> UmgfConfig:
 
 
 def _module_names(num_layers: int) -> dict[str, str]:
-    """Return released module names -> ours; `gate` stands for the pair `gate_own`, `gate_other`."""
+    """Return released module names -> ours; `gate` stands for the pair `gate.own`, `gate.other`."""
     names = {
-        "bert": "umgf.text_model",
-        "resnet.fc": "umgf.visual_projection",
-        "resnet": "umgf.vision_model.timm_model",
-        "trans_txt": "umgf.text_mlp.0",
-        "trans_obj": "umgf.object_mlp",
+        "bert": "model.text_model",
+        "resnet.fc": "model.visual_projection",
+        "resnet": "model.vision_model.timm_model",
+        "trans_txt": "model.text_mlp.0",
+        "trans_obj": "model.object_mlp",
         "hidden2tag": "classifier",
-        "crf": "crf",
+        "crf": "label_decoder",
     }
     for i in range(num_layers):
         for letter, modality, gate in (("x", "text", "mhatt_x2o"), ("o", "object", "mhatt_o2x")):
-            layer = f"umgf.layers.{i}.{modality}"
+            layer = f"model.layers.{i}.{modality}"
             for j, projection in enumerate(("query", "key", "value", "output")):
                 names[f"mhatt_{letter}.{i}.linears.{j}"] = f"{layer}.attention.{projection}"
             names |= {
@@ -169,14 +168,14 @@ def _our_weights(name: str, value: torch.Tensor, modules: dict[str, str]) -> dic
     if not module.endswith(".gate"):
         return {f"{module}.{parameter}": value}
     if parameter != "weight":
-        return {f"{module}_own.{parameter}": value}
+        return {f"{module}.own.{parameter}": value}
     text, objects = value.chunk(2, dim=-1)  # one matrix for [text ; object]
     own, other = (text, objects) if ".text." in module else (objects, text)
-    return {f"{module}_own.weight": own, f"{module}_other.weight": other}
+    return {f"{module}.own.weight": own, f"{module}.other.weight": other}
 
 
 def _released_name(name: str, modules: dict[str, str]) -> str:
-    name = re.sub(r"gate_(own|other)", "gate", name)
+    name = re.sub(r"gate\.(own|other)", "gate", name)
     released, ours = next(pair for pair in modules.items() if name.startswith(f"{pair[1]}."))
     return released + name[len(ours) :]
 

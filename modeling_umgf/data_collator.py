@@ -1,8 +1,11 @@
 """Dataset rows → batch."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature
+
+from .processing_multimodal_ner import MultimodalNerProcessor
 
 
 @dataclass
@@ -14,14 +17,9 @@ class MultimodalNerCollator:
         with_labels: read `ner_tags`, whose ids must be the model's.
     """
 
-    processor: ProcessorMixin
+    processor: MultimodalNerProcessor
     with_labels: bool = True
 
-    def __call__(self, rows: list[dict]) -> BatchFeature:
-        columns = {name: [row.get(name) for row in rows] for name in self.processor.row_columns if name in rows[0]}
-        return self.processor(
-            words=[row["tokens"] for row in rows],
-            images=[row.get("image") for row in rows],
-            labels=[row["ner_tags"] for row in rows] if self.with_labels else None,
-            **columns,
-        )
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        labels = [row["ner_tags"] for row in rows] if self.with_labels else None
+        return self.processor.batch(self.processor.prepare(rows), labels)

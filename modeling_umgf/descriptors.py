@@ -23,8 +23,8 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .grounding import load_for_inference
-from .image_processing_umgf import UmgfImageProcessor
-from .modeling_multimodal_ner import feature_map
+from .image_encoder import feature_map
+from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .pictures import open_picture
 
 
@@ -152,7 +152,7 @@ class PictureFeatures:
         image_processor: resizes and normalises the pictures for it.
     """
 
-    def __init__(self, model: PreTrainedModel, image_processor: UmgfImageProcessor):
+    def __init__(self, model: PreTrainedModel, image_processor: MultimodalNerImageProcessor):
         self.model = model.eval()
         self.image_processor = image_processor
         self.name = model.name_or_path
@@ -166,7 +166,7 @@ class PictureFeatures:
     ) -> PictureFeatures:
         """Load an encoder by its id or folder; see `load_for_inference` for device and dtype."""
         model = load_for_inference(AutoModel, encoder, device, dtype)
-        return cls(model, UmgfImageProcessor.from_vision_model(encoder))
+        return cls(model, MultimodalNerImageProcessor.from_vision_model(encoder))
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image.Image]) -> torch.Tensor:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from .decoding import decode
 from .drawing import draw_objects, objects_to_html
-from .labels import entity_spans
-from .pipeline_multimodal_ner import (
-    MultimodalNerPipeline,
-    labels_of_words,
-    node_weights,
-    run_crf_steps,
-    span_scores,
-)
-
-MASKS = {"objects": "object_mask", "inter": "inter_neighbor_mask", "intra": "intra_neighbor_mask"}
-TITLES = {"objects": "object", "inter": "picture that matches the text", "intra": "picture with the same objects"}
+from .pipeline_multimodal_ner import MultimodalNerPipeline, describe_entity, node_weights
+from .processing_multimodal_ner import NodeKind
 
 _FONT_SIZE, _MARGIN = 15, 12
 
@@ -35,7 +27,7 @@ class Explanation:
         text: the text; of words, " ".join(words).
         words: its words.
         picture: the picture, or None.
-        nodes: the visual nodes: {"kind": "objects", "box", …}; of R-GCN also {"kind": "inter" or "intra", "id", …}.
+        nodes: the visual nodes: {"kind", "title", …}, such as {"kind": "objects", "title": "object", "box", …}.
         entities: for each entity `entity_group`, `score`, `word`, `start`, `end` as from the pipeline, `words` (first,
             after), and `nodes`, the most influential first: {"node": its number in `nodes`, "weight": how much the
             entity's words take of it, 0..1 (None where the model has no such gate), "score_without": the score of the
@@ -103,14 +95,7 @@ class Explanation:
 
 @torch.no_grad()
 def explain(
-    model,
-    processor,
-    text: str | None = None,
-    image: Any = None,
-    words: Sequence[str] | None = None,
-    grounder: Callable | None = None,
-    labeler: Callable | None = None,
-    **columns: Any,
+    model, processor, text: str | None = None, image: Any = None, words: Sequence[str] | None = None, **columns: Any
 ) -> Explanation:
     """Explain the entities of one post.
 
@@ -123,8 +108,7 @@ def explain(
         text: the post; or
         words: its words.
         image: the picture: path, URL, bytes, PIL picture or array; None = no picture.
-        grounder, labeler: find the objects of the picture, or name them, where they are not given; see the processor.
-        columns: whatever else the processor reads: objects, neighbors_inter, …
+        columns: whatever else the processor reads (objects, neighbors_inter, …) or calls (grounder, labeler).
 
     Returns:
         The entities that the pipeline finds, each with all visual nodes. A node is left out by its mask, and the score
@@ -134,55 +118,49 @@ def explain(
         ValueError: the post cannot be read.
     """
     tagger = MultimodalNerPipeline(model, processor=processor, device=model.device)
-    post = {"text": text, "words": words, "image": image} | columns
-    item = tagger.preprocess(post, grounder=grounder, labeler=labeler)
-    words = [word for word, _, _ in item["words"]]
-    explanation = Explanation(item["text"], words, item["picture"], [], [])
-    if not words:
+    describers = {name: columns.pop(name) for name in processor.describers if name in columns}
+    post = tagger.preprocess({"text": text, "words": words, "image": image} | columns, **describers)
+    explanation = Explanation(post.text, post.tokens, post.picture, [], [])
+    if not post.words:
         return explanation
-    features = {name: tensor.to(model.device) for name, tensor in item["features"].items()}
-    places = []  # (kind, position) of each node
-    for kind, mask in MASKS.items():
-        if mask in features:
-            known = item["nodes"].get(kind, [])
-            for position in torch.where(features[mask][0])[0].tolist():
-                places.append((kind, position))
-                node = {"kind": kind} | (known[position] if position < len(known) else {})
-                if item["picture"] is not None and node.get("box") == [0, 0, *item["picture"].size]:
-                    node = {"query": "the whole picture"} | node
-                explanation.nodes.append(node)
-    outputs, mask, steps = run_crf_steps(model, leave_out(features, places))
-    spans = entity_spans(labels_of_words(model, outputs.predictions[:1], steps[:1])[0])
-    weights = node_weights(outputs, steps, features)
-    everywhere = [(row, *span) for row in range(len(mask)) for span in spans]
-    labels = outputs.predictions[:1].expand_as(outputs.predictions)
-    scores = span_scores(model, outputs.logits, mask, steps, labels, everywhere).view(len(mask), len(spans)).tolist()
-    for i, (first, after, entity_type) in enumerate(spans):
+    features = processor.batch([post]).to(model.device)
+    places = []  # (mask, position) of each node
+    for name, kind in processor.node_kinds.items():
+        if kind.mask in features:
+            for position in torch.where(features[kind.mask][0])[0].tolist():
+                places.append((kind.mask, position))
+                explanation.nodes.append(_describe_node(post, name, kind, position))
+    decoded = decode(model, leave_out(features, places))
+    spans = decoded.spans()[0]
+    decoded.predictions = decoded.predictions[:1].expand_as(decoded.predictions)  # how likely are the same labels?
+    scores = decoded.span_scores([spans] * len(decoded.mask))  # with all nodes, then without each
+    for i, span in enumerate(spans):
+        weights = {name: node_weights(gate[0], span) for name, gate in decoded.gates.items()}
         links = []
-        for number, (kind, position) in enumerate(places):
-            weight = weights[kind][0, first:after, position].mean().item() if kind in weights else None
+        for number, (node, (_, position)) in enumerate(zip(explanation.nodes, places, strict=True)):
             without = scores[number + 1][i]
-            links.append({"node": number, "weight": weight, "score_without": without, "change": without - scores[0][i]})
-        start, end = item["words"][first][1], item["words"][after - 1][2]
-        explanation.entities.append(
-            {
-                "entity_group": entity_type,
-                "score": scores[0][i],
-                "word": item["text"][start:end],
-                "start": start,
-                "end": end,
-                "words": (first, after),
-                "nodes": sorted(links, key=lambda link: -abs(link["change"])),
-            }
-        )
+            weight = weights[node["kind"]][position] if node["kind"] in weights else None
+            change = without - scores[0][i]
+            links.append({"node": number, "weight": weight, "score_without": without, "change": change})
+        nodes = sorted(links, key=lambda link: -abs(link["change"]))
+        entity = describe_entity(post, span, scores[0][i])
+        explanation.entities.append(entity | {"words": span[:2], "nodes": nodes})
     return explanation
 
 
+def _describe_node(post, name: str, kind: NodeKind, position: int) -> dict[str, Any]:
+    known = post.nodes.get(name, [])
+    node = {"kind": name, "title": kind.title} | (known[position] if position < len(known) else {})
+    if post.picture is not None and node.get("box") == [0, 0, *post.picture.size]:
+        node = {"query": "the whole picture"} | node
+    return node
+
+
 def leave_out(features: Mapping[str, torch.Tensor], places: Sequence[tuple[str, int]]) -> dict[str, torch.Tensor]:
-    """Repeat a batch of one: first as it is, then without each of the nodes (kind, position) in turn."""
+    """Repeat a batch of one: first as it is, then without each of the nodes (mask, position) in turn."""
     repeated = {name: tensor.repeat_interleave(len(places) + 1, dim=0) for name, tensor in features.items()}
-    for row, (kind, position) in enumerate(places, start=1):
-        repeated[MASKS[kind]][row, position] = False
+    for row, (mask, position) in enumerate(places, start=1):
+        repeated[mask][row, position] = False
     return repeated
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+
+from .files import file_hash
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded: Pillow's own warning limit, a quarter of a gigabyte of RGB."""
@@ -58,7 +59,7 @@ def open_picture(source: Any) -> Image.Image:
     """
     if isinstance(source, Image.Image):
         return _decode(source, getattr(source, "filename", "") or "the given picture")
-    if isinstance(source, np.ndarray) or (hasattr(source, "__array__") and not isinstance(source, Mapping)):
+    if _is_open(source):
         return _from_array(np.asarray(source))
     name, content = _file_content(source)
     try:
@@ -77,21 +78,49 @@ def open_picture(source: Any) -> Image.Image:
 
 
 def content_hash(source: Any) -> str:
-    """Name a picture by its content: the hash of its file, or of its pixels where there is no file.
+    """Name a picture by its pixels: every copy of it has the same name, as another file and as an open picture too.
 
     Args:
         source: what `open_picture` takes.
 
     Returns:
-        64 hexadecimal digits (SHA-256).
+        64 hexadecimal digits: SHA-256 of the size and the pixels of the upright RGB picture.
+
+    Raises:
+        UnreadablePicture: as `open_picture`.
+    """
+    picture = open_picture(source)
+    return file_hash(f"{picture.size}".encode() + picture.tobytes())
+
+
+def picture_file_hash(source: Any) -> str:
+    """Name what is given by its bytes, without decoding it; a picture that is open already by its pixels.
+
+    Args:
+        source: what `open_picture` takes.
+
+    Returns:
+        64 hexadecimal digits: SHA-256 of the file, or the `content_hash` where there is no file.
 
     Raises:
         UnreadablePicture: there is no such file, or the source is nothing picture-like.
     """
-    if isinstance(source, Image.Image) or hasattr(source, "__array__"):
-        picture = open_picture(source)
-        return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
-    return hashlib.sha256(_file_content(source)[1]).hexdigest()
+    return content_hash(source) if _is_open(source) else file_hash(_file_content(source)[1])
+
+
+def look(picture: Image.Image) -> np.ndarray:
+    """Sum up how a picture looks, to tell which of two pictures is more like a third: no model is needed.
+
+    Args:
+        picture: an RGB picture.
+
+    Returns:
+        [192] float32: its thumbnail of 8 x 8 pixels, each colour centred, as a unit vector. Zeros for one colour only.
+    """
+    thumbnail = np.asarray(picture.resize((8, 8), Image.Resampling.BOX), dtype=np.float32)
+    contrast = (thumbnail - thumbnail.mean(axis=(0, 1))).ravel()
+    length = np.linalg.norm(contrast)
+    return contrast / length if length else contrast
 
 
 def is_blank(picture: Image.Image) -> bool:
@@ -101,6 +130,11 @@ def is_blank(picture: Image.Image) -> bool:
         picture: an RGB picture.
     """
     return all(deviation < BLANK_STANDARD_DEVIATION for deviation in ImageStat.Stat(picture).stddev)
+
+
+def _is_open(source: Any) -> bool:
+    """Whether a source holds pixels, as a picture or an array does, and not a file."""
+    return isinstance(source, Image.Image) or (hasattr(source, "__array__") and not isinstance(source, Mapping))
 
 
 def _file_content(source: Any) -> tuple[str, bytes]:

@@ -71,11 +71,12 @@ class MultimodalNerProcessorKwargs(ProcessingKwargs, total=False):
 class MultimodalNerProcessor(ProcessorMixin):
     """Tokenizer, and what else a system needs, behind one call; the base of the processors of all systems.
 
-    A subclass names the `columns` that it reads besides words and labels, the kinds of its nodes, the describers that it
-    can call, and implements `add_nodes`. Without any of that it reads text alone.
+    A subclass names the `columns` that it reads besides words and labels, the kinds of its nodes, the describers that
+    it can call, and implements `add_nodes`. Without any of that it reads text alone.
 
     Args:
-        tokenizer: any fast tokenizer.
+        parts: image processor and tokenizer, or the tokenizer alone, in the order of the subclass's arguments.
+        unknown: settings that there are not; raises TypeError.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
@@ -84,9 +85,10 @@ class MultimodalNerProcessor(ProcessorMixin):
     valid_processor_kwargs = MultimodalNerProcessorKwargs
     text_kwargs: ClassVar[dict[str, Any]] = {"padding": True}
 
-    def __init__(self, tokenizer=None, **kwargs):
-        refuse_unknown(type(self), kwargs)
-        super().__init__(tokenizer)
+    def __init__(self, *parts, **unknown):
+        if unknown := [name for name in unknown if name not in ("auto_map", "processor_class") and name[0] != "_"]:
+            raise TypeError(f"{type(self).__name__} has no setting {', '.join(sorted(unknown))}.")
+        super().__init__(*parts)
 
     @property
     def reads_pictures(self) -> bool:
@@ -209,7 +211,7 @@ class MultimodalNerProcessor(ProcessorMixin):
                 own = [unknown if k in missing else word for k, word in enumerate(own)]
                 row = self.tokenizer([own], **encode)
                 ids, word_ids = row["input_ids"][0], row.word_ids(0)
-            if len(ids) > limit:
+            if len(ids) > limit and options.get("truncation") is not False:
                 ids, word_ids = _cut(ids, word_ids, limit)
             first = {}
             for position, word in enumerate(word_ids):
@@ -259,9 +261,7 @@ class MultimodalNerProcessor(ProcessorMixin):
         features = [dict(post.features) for post in prepared]
         for i, own in enumerate(labels or []):
             if own is not None and len(own) != len(prepared[i].words):
-                raise ValueError(
-                    f"Post {i} of the batch has {len(prepared[i].words)} words but {len(own)} labels."
-                )
+                raise ValueError(f"Post {i} of the batch has {len(prepared[i].words)} words but {len(own)} labels.")
             features[i]["labels"] = torch.tensor(own or [-100], dtype=torch.long)
         options = (options or self._options({}))["text_kwargs"]
         length = options.get("max_length") if options.get("padding") == "max_length" else None
@@ -306,17 +306,19 @@ class MultimodalNerProcessor(ProcessorMixin):
                     raise ValueError(f"{where} has {len(own)} objects but {len(given)} object_features.")
                 if len(own):
                     if given.ndim != 2:
-                        raise ValueError(f"{where}: object_features of shape {list(given.shape)}; give [objects, width].")
+                        raise ValueError(
+                            f"{where}: object_features of shape {list(given.shape)}; give [objects, width]."
+                        )
                     post.features["object_features"] = torch.from_numpy(given)
             elif own:
                 crops = self.image_processor.crop(post.picture, [node["box"] for node in own])
                 pixels = self.image_processor(crops, **{**options, "return_tensors": None})["pixel_values"]
                 post.features["pixel_values"] = torch.from_numpy(np.stack(pixels))
             own = own or []
+            post.nodes["objects"] = list(own)
             edges = torch.zeros(max(len(post.words), 1), len(own), dtype=torch.bool)
             for j, node in enumerate(own):
                 edges[_linked_words(node, len(post.words), where), j] = True
-            post.nodes["objects"] = own
             post.features["object_mask"] = torch.ones(len(own), dtype=torch.bool)
             post.features["inter_modal_mask"] = edges
 
@@ -391,7 +393,9 @@ def _posts(text: Any, words: Any, columns: Mapping[str, Any], labels: Any) -> li
     posts = [{} for _ in range(size)]
     for name, values in (given | {"labels": labels}).items():
         shown = "images" if name == "image" else name
-        if values is not None and (not isinstance(values, list | tuple | np.ndarray | torch.Tensor) or len(values) != size):
+        if values is not None and (
+            not isinstance(values, list | tuple | np.ndarray | torch.Tensor) or len(values) != size
+        ):
             number = len(values) if isinstance(values, list | tuple) else f"a single {type(values).__name__}"
             raise ValueError(f"{size} posts but {number} for {shown}: give a list with one entry a post, or None.")
         for i, post in enumerate(posts):
@@ -399,10 +403,18 @@ def _posts(text: Any, words: Any, columns: Mapping[str, Any], labels: Any) -> li
     return posts
 
 
+def check_objects(objects: Any, i: int) -> None:
+    """Raise ValueError where the objects of post i of a batch are not a list of mappings, or None."""
+    is_list = objects is None or isinstance(objects, list | tuple)
+    if not is_list or not all(isinstance(node, Mapping) for node in objects or ()):
+        raise ValueError(
+            f'Post {i} of the batch: objects must be a list of {{"box": …, "phrase": …}}, or None; of several posts a '
+            "list of such lists."
+        )
+
+
 def _linked_words(node: Mapping[str, Any], num_words: int, where: str) -> slice:
     """The words that a node is linked to: those of its phrase, or all."""
-    if not isinstance(node, Mapping):
-        raise ValueError(f"{where}: an object is a mapping with box and phrase, not {type(node).__name__}.")
     phrase = node.get("phrase")
     if phrase is None:
         return slice(num_words)
@@ -418,10 +430,3 @@ def _cut(ids: list[int], word_ids: list[int | None], limit: int) -> tuple[list[i
     while word_ids[len(ids) - 1 - tail] is None:
         tail += 1
     return ids[: limit - tail] + ids[len(ids) - tail :], word_ids[: limit - tail] + [None] * tail
-
-
-def refuse_unknown(processor: type, settings: Mapping[str, Any]) -> None:
-    """Raise TypeError for a setting that a processor does not have; those with _ and auto_map come from its file."""
-    unknown = [name for name in settings if name not in ("auto_map", "processor_class") and not name.startswith("_")]
-    if unknown:
-        raise TypeError(f"{processor.__name__} has no setting {', '.join(sorted(unknown))}.")

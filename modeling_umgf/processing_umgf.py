@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
-from .processing_multimodal_ner import OBJECTS, MultimodalNerProcessor, PreparedPost, refuse_unknown
+from .processing_multimodal_ner import OBJECTS, MultimodalNerProcessor, PreparedPost, check_objects
 
 UmgfImageProcessor = MultimodalNerImageProcessor
 """The image processor of all systems, by the name that this one gave it first."""
@@ -30,15 +30,14 @@ class UmgfProcessor(MultimodalNerProcessor):
     describers = ("grounder",)
     node_kinds = {"objects": OBJECTS}
 
-    def __init__(self, image_processor=None, tokenizer=None, visual_nodes="objects", max_objects=12, **kwargs):
-        refuse_unknown(type(self), kwargs)
+    def __init__(self, image_processor=None, tokenizer=None, visual_nodes="objects", max_objects=12, **unknown):
         if visual_nodes not in ("objects", "general", "grid"):
             raise ValueError(f"visual_nodes={visual_nodes!r}: choose objects, general or grid.")
         if not isinstance(max_objects, int) or max_objects < 0:
             raise ValueError(f"max_objects={max_objects!r}: a whole number, at least 0.")
         self.visual_nodes = visual_nodes
         self.max_objects = max_objects
-        super(MultimodalNerProcessor, self).__init__(image_processor or UmgfImageProcessor(), tokenizer)
+        super().__init__(image_processor or UmgfImageProcessor(), tokenizer, **unknown)
 
     def add_nodes(
         self,
@@ -62,6 +61,7 @@ class UmgfProcessor(MultimodalNerProcessor):
             for i, own in zip(asked, found, strict=True):
                 objects[i] = own
         for i, post in enumerate(prepared):
+            check_objects(objects[i], i)
             objects[i], features[i] = self.choose(objects[i], features[i], post.picture)
         self.add_objects(prepared, objects, features, options)
 
@@ -73,8 +73,8 @@ class UmgfProcessor(MultimodalNerProcessor):
             return [{"box": [0, 0, *picture.size], "phrase": None}], None
         if objects is None:
             objects = [{"phrase": None}] * len(features)
-        if features is not None and len(features) != len(objects):
-            return objects, features  # an error, which add_objects names
+        if self.visual_nodes == "grid" or (features is not None and len(features) != len(objects)):
+            return objects, features  # every cell; or a mistake, which add_objects names
         chosen = list(range(len(objects)))
         if self.visual_nodes == "general":
             chosen = [j for j in chosen if objects[j].get("phrase") is None]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-POOL_BLOCK, QUERY_BLOCK = 16_384, 1_024
+POOL_BLOCK = 16_384
+QUERY_BLOCK = 1_024
 """Pictures and queries compared at a time: a block of scores takes 64 MB."""
 
 TIE = 1e-6
@@ -26,7 +27,9 @@ class CosineRelation:
     """
 
     def __init__(self, queries: torch.Tensor, pool: Callable[..., torch.Tensor], penalty: torch.Tensor | None):
-        self.queries, self.pool, self.penalty = queries, pool, penalty
+        self.queries = queries
+        self.pool = pool
+        self.penalty = penalty
         self.asked = queries.any(-1, keepdim=True)  # [Q, 1], false for an empty text
 
     def __len__(self) -> int:
@@ -104,11 +107,10 @@ class SetRelation:
 
     def exact(self, query: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Return the float64 scores of pairs."""
-        codes, starts = self.pool.codes, self.pool.starts
-        shared = [
-            len(self.codes[q].intersection(codes[starts[r] : starts[r + 1]].tolist()))
-            for q, r in zip(query.tolist(), row.tolist(), strict=True)
-        ]
+        shared = []
+        for q, r in zip(query.tolist(), row.tolist(), strict=True):
+            theirs = self.pool.codes[self.pool.starts[r] : self.pool.starts[r + 1]]
+            shared.append(len(self.codes[q].intersection(theirs.tolist())))
         return np.array(shared) / np.sqrt(np.maximum(self.sizes[query] * self.pool.sizes[row], 1))
 
 
@@ -117,12 +119,13 @@ class SecondKey:
 
     Args:
         rank: [N] place of each picture's id in alphabetical order.
-        query_looks, pool_looks: [Q, F] and [N, F] unit vectors of how pictures look, or None.
+        query_looks, pool_looks: [Q, L] and [N, L] unit vectors of how pictures look, or None.
     """
 
     def __init__(self, rank: np.ndarray, query_looks: torch.Tensor | None, pool_looks: torch.Tensor | None):
         self.order = torch.from_numpy(1e-7 * (1 - rank / len(rank)))
-        self.query_looks, self.pool_looks = query_looks, pool_looks
+        self.query_looks = query_looks
+        self.pool_looks = pool_looks
 
     def block(self, queries: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return the keys [q, p] of all pairs."""
@@ -150,19 +153,27 @@ class Best:
 
     def __init__(self, num_queries: int, k: int):
         self.k = k
-        self.query, self.row = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        self.score, self.second = np.zeros(0), np.zeros(0)
+        self.query = np.zeros(0, dtype=np.int64)
+        self.row = np.zeros(0, dtype=np.int64)
+        self.score = np.zeros(0)
+        self.second = np.zeros(0)
         self.floor = torch.full((num_queries,), 2 * TIE)
 
     def add(self, query: np.ndarray, row: np.ndarray, score: np.ndarray, second: np.ndarray) -> None:
         """Take further pictures into account."""
-        query, row = np.concatenate([self.query, query]), np.concatenate([self.row, row])
-        score, second = np.concatenate([self.score, score]), np.concatenate([self.second, second])
+        query = np.concatenate([self.query, query])
+        row = np.concatenate([self.row, row])
+        score = np.concatenate([self.score, score])
+        second = np.concatenate([self.second, second])
         order = np.lexsort((-second, -score, query))
         order = order[score[order] > TIE]
         place = np.arange(len(order)) - np.searchsorted(query[order], query[order])  # within the query
-        order, last = order[place < self.k], order[place == self.k - 1]
-        self.query, self.row, self.score, self.second = query[order], row[order], score[order], second[order]
+        last = order[place == self.k - 1]
+        order = order[place < self.k]
+        self.query = query[order]
+        self.row = row[order]
+        self.score = score[order]
+        self.second = second[order]
         self.floor[query[last]] = torch.from_numpy(score[last]).float()
 
 
@@ -191,7 +202,8 @@ def search_exactly(
             hopeful = (scores.amax(1) >= best.floor[queries] - TIE).nonzero().flatten()
             if len(hopeful):
                 query, column = _candidates(scores[hopeful], hopeful + first, rows, best, second)
-                query, row = query.numpy(), column.numpy() + start
+                query = query.numpy()
+                row = column.numpy() + start
                 best.add(query, row, relation.exact(query, row), second.pairs(query, row))
 
 
@@ -246,8 +258,10 @@ class FaissSearch:
             queries = relation.queries[first : first + QUERY_BLOCK]
             augmented = torch.cat([queries, torch.ones(len(queries), 1)], dim=1).numpy()
             rows = self.index.search(augmented, int(min(best.k + spare, self.index.ntotal)))[1]  # [q, found], -1 = none
-            query, row = np.repeat(np.arange(len(queries)) + first, rows.shape[1]), rows.ravel()
+            query = np.repeat(np.arange(len(queries)) + first, rows.shape[1])
+            row = rows.ravel()
             number = query * self.index.ntotal + row
             allowed = (row >= 0) & ~np.isin(number, forbidden[:, 0] * self.index.ntotal + forbidden[:, 1])
-            query, row = query[allowed], row[allowed]
+            query = query[allowed]
+            row = row[allowed]
             best.add(query, row, relation.exact(query, row), second.pairs(query, row))

@@ -16,6 +16,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from .files import write_whole
+
 _NOT_CONTENT = re.compile(r"https?://\S+|\bRT\b|@\s?\w+|#|\ufffd|[\u200b-\u200f\ufe0f]")
 
 
@@ -115,7 +117,8 @@ class SentenceEncoder:
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
             self.model.save_pretrained(unfinished)
             self.tokenizer.save_pretrained(unfinished)
-            files = [Path(folder) / path.name for path in Path(unfinished).iterdir()]
-            for file in files:
-                os.replace(Path(unfinished) / file.name, file)
-        return files
+            made = list(Path(unfinished).iterdir())
+            for path in made:
+                with write_whole(Path(folder) / path.name) as file:
+                    path.replace(file)
+        return [Path(folder) / path.name for path in made]

@@ -13,8 +13,9 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainin
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from .data_collator import MultimodalNerCollator
-from .evaluation import evaluate_tags
+from .evaluation import SeqevalMetric
 from .model_card import describe_run, write_model_card
+from .processing_multimodal_ner import MultimodalNerProcessor
 
 
 @dataclass
@@ -70,6 +71,8 @@ class MultimodalNerTrainer(Trainer):
         kwargs.setdefault("data_collator", MultimodalNerCollator(processing_class))
         kwargs.setdefault("compute_metrics", self.entity_scores)
         kwargs.setdefault("preprocess_logits_for_metrics", lambda outputs, labels: outputs[1])  # Viterbi labels
+        train_dataset = read_columns(train_dataset, processing_class)
+        eval_dataset = read_columns(eval_dataset, processing_class)
         if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
             lengths = [len(tokens) for tokens in train_dataset["tokens"]]
             train_dataset = train_dataset.add_column(args.length_column_name, lengths)
@@ -86,14 +89,16 @@ class MultimodalNerTrainer(Trainer):
             **kwargs,
         )
         self.card_data = {}
+        self.metric = SeqevalMetric(keep_in_memory=True)
 
     def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predicted label ids [B, w] against gold ones, -100 = padding."""
-        return evaluate_tags(*self._tags(evaluation.predictions, evaluation.label_ids))
+        gold, predicted = self._tags(evaluation.predictions, evaluation.label_ids)
+        return self.metric.compute(predictions=predicted, references=gold)
 
     def predict_tags(self, dataset: Dataset) -> tuple[list[list[str]], list[list[str]]]:
         """Return the gold and the predicted tags of each tweet, in the dataset's order."""
-        output = self.predict(dataset)
+        output = self.predict(read_columns(dataset, self.processing_class))
         return self._tags(output.predictions, output.label_ids)
 
     def _tags(self, predictions: np.ndarray, label_ids: np.ndarray) -> tuple[list[list[str]], list[list[str]]]:
@@ -113,7 +118,7 @@ class MultimodalNerTrainer(Trainer):
             rates = {
                 "text_model": self.args.text_learning_rate,
                 "vision_model": self.args.vision_learning_rate,
-                "crf": self.args.crf_learning_rate,
+                "label_decoder": self.args.crf_learning_rate,
             }
             decay = set(self.get_decay_parameter_names(model))
             groups = defaultdict(list)
@@ -153,6 +158,14 @@ class MultimodalNerTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler | None:
         # Trainer would group evaluation by length too, and so return the predictions in another order.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+
+def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:
+    """Leave out the columns that a processor doesn't read, so that their pictures, say, are never decoded."""
+    if dataset is None:
+        return None
+    read = ("id", "tokens", "ner_tags", *processor.columns)
+    return dataset.select_columns([name for name in dataset.column_names if name in read])
 
 
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:

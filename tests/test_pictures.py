@@ -1,4 +1,4 @@
-"""Every picture a tweet may come with has a defined result: an upright RGB picture, or one clear sentence."""
+"""Every picture a post may come with has a defined result: an upright RGB picture, or one clear sentence."""
 
 import io
 import pickle
@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_umgf.pictures import MAX_PIXELS, UnreadablePicture, content_hash, is_blank, open_picture
+from modeling_umgf.files import file_hash
+from modeling_umgf.pictures import (
+    MAX_PIXELS,
+    UnreadablePicture,
+    content_hash,
+    is_blank,
+    look,
+    open_picture,
+    picture_file_hash,
+)
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -229,13 +238,50 @@ def test_blank_means_one_colour_up_to_noise():
     assert not is_blank(open_picture(noise))
 
 
-def test_content_hash_names_the_content_not_the_place(tmp_path, photograph):
+def test_copies_have_one_content_hash_however_they_are_stored(tmp_path, photograph):
+    (tmp_path / "a.png").write_bytes(encoded(photograph, "PNG"))
+    (tmp_path / "b.bmp").write_bytes(encoded(photograph, "BMP"))
+    png = encoded(photograph, "PNG", compress_level=9)
+    webp = encoded(photograph, "WEBP", lossless=True)
+    png_file = tmp_path / "a.png"
+    files = [png_file, str(tmp_path / "b.bmp"), png, {"bytes": webp}, {"bytes": None, "path": png_file}]
+    assert {content_hash(source) for source in [*files, photograph, np.asarray(photograph)]} == {content_hash(png)}
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = encoded(photograph.rotate(180), "PNG", exif=exif)
+    assert content_hash(turned) == content_hash(photograph) != content_hash(photograph.rotate(180))
+    assert content_hash(Image.new("RGB", (2, 8))) != content_hash(Image.new("RGB", (8, 2)))
+
+
+def test_picture_file_hash_names_a_file_without_decoding_it(tmp_path, photograph):
     content = encoded(photograph, "PNG")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(content)
-    hashes = {content_hash(s) for s in (tmp_path / "a.png", str(tmp_path / "b.png"), content, {"bytes": content})}
-    assert len(hashes) == 1
-    assert content_hash(photograph) == content_hash(np.asarray(photograph)) != content_hash(photograph.rotate(180))
-    assert content_hash(Image.new("RGB", (2, 8))) != content_hash(Image.new("RGB", (8, 2)))
+    sources = (tmp_path / "a.png", str(tmp_path / "b.png"), content, bytearray(content), {"bytes": content})
+    assert {picture_file_hash(source) for source in sources} == {file_hash(content)}
+    assert picture_file_hash(encoded(photograph, "BMP")) != file_hash(content)
+    assert picture_file_hash(photograph) == picture_file_hash(np.asarray(photograph)) == content_hash(photograph)
+    assert picture_file_hash(b"not a picture") == file_hash(b"not a picture")
+
+
+@pytest.mark.parametrize("name_of", [content_hash, picture_file_hash])
+def test_hash_of_no_picture_is_one_clear_line(name_of, tmp_path):
     with pytest.raises(UnreadablePicture, match="no such file"):
-        content_hash(tmp_path / "c.png")
+        name_of(tmp_path / "c.png")
+    with pytest.raises(UnreadablePicture, match="not a picture"):
+        name_of(None)
+
+
+def test_looks_tell_which_picture_is_more_like_another(photograph):
+    vector = look(photograph)
+    assert vector.shape == (192,) and vector.dtype == np.float32 and vector @ vector == pytest.approx(1)
+    smaller = photograph.resize((48, 32), Image.Resampling.BOX)
+    assert vector @ look(smaller) > 0.9 > vector @ look(photograph.rotate(180))
+    brighter = Image.fromarray(np.asarray(photograph) // 2 + 100)
+    assert vector @ look(brighter) > 0.9
+    assert look(Image.new("RGB", (1, 1), RED)).shape == (192,)
+
+
+@pytest.mark.parametrize("colour", [RED, WHITE, BLACK, (17, 130, 201)])
+def test_one_colour_looks_like_nothing(colour):
+    assert not look(Image.new("RGB", (31, 70), colour)).any()

@@ -12,33 +12,30 @@ import json
 import os
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors import SafetensorError
 from torch.nn.functional import normalize
 
+from .files import write_whole
+from .pictures import content_hash, look
+from .relation_pictures import CHUNK, PicturePool, RelationIndexError, looks_of, read_tensors, write_tensors
 from .relation_search import Best, CosineRelation, FaissSearch, LabelSets, SecondKey, SetRelation, search_exactly
 from .sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder, searchable_text
 
-SETTINGS_FILE, PICTURES_FILE = "relation_index.json", "pictures.json"
-VECTORS_FILE, FEATURES_FILE = "vectors.safetensors", "features.safetensors"
+SETTINGS_FILE = "relation_index.json"
+SEARCH_FILE = "search.safetensors"
 
 CSLS_NEIGHBORS = 10
-CHUNK = 256
 
 PROBE = "two people at a football game in front of the city hall"
 """Encoders that embed this sentence alike are taken for the same."""
-
-
-class RelationIndexError(ValueError):
-    """A relation index that does not fit what is asked of it, or a damaged one."""
 
 
 class RelationIndex:
@@ -56,6 +53,11 @@ class RelationIndex:
             is to its 10 nearest queries (Conneau et al. 2018; here minus the pool's mean of it, which changes no order
             and keeps the scale of a cosine); "none" is the plain cosine: a few pictures are near almost every text.
         reference_texts: queries for "csls" (or their vectors), best the training texts; default: the captions.
+        looks: [N, 192] `pictures.look` of each, zeros where only a caption is known. Of equally good pictures the one
+            that looks most like the post's own comes first. Default: the mean of the features, if there are any.
+
+    Attributes:
+        pictures: the `PicturePool`.
     """
 
     def __init__(
@@ -65,31 +67,53 @@ class RelationIndex:
         text_embeddings: torch.Tensor | None = None,
         object_labels: Sequence[Sequence[str]] | None = None,
         features: torch.Tensor | None = None,
-        content_hashes: Sequence[str] | None = None,
+        content_hashes: Sequence[str | None] | None = None,
         encoder: TextEncoder | None = None,
         hubness: Literal["none", "center", "csls"] = "center",
         reference_texts: Sequence[str] | torch.Tensor | None = None,
+        looks: torch.Tensor | None = None,
     ):
         if hubness not in ("none", "center", "csls"):
             raise RelationIndexError(f"hubness={hubness!r}: choose none, center or csls.")
         self.hubness = hubness
-        self.ids = []
-        self.captions = self.object_labels = self.content_hashes = None
-        self.text_embeddings = self.features = self.looks = None
-        self._encoder = self._encoder_settings = self._probe = None
+        self.pictures = PicturePool([])
+        self._folder = None
+        self._encoder = None
+        self._encoder_settings = None
+        self._probe = None
         if encoder is not None:
             self.encoder = encoder
         self.reference_embeddings = None if reference_texts is None else self.embed(reference_texts)
-        self.add(ids, captions, text_embeddings, object_labels, features, content_hashes)
+        self.add(ids, captions, text_embeddings, object_labels, features, content_hashes, looks)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.pictures)
 
     def __contains__(self, picture: str) -> bool:
-        return picture in self._row
+        return picture in self.pictures
 
     def __deepcopy__(self, memo):
         return self  # a processor's `to_dict` copies all that the processor holds
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the pictures."""
+        return self.pictures.ids
+
+    @property
+    def captions(self) -> list[str | None] | None:
+        """Captions of the pictures."""
+        return self.pictures.captions
+
+    @property
+    def object_labels(self) -> list[list[str]] | None:
+        """Labels of the objects in the pictures, each once and in alphabetical order."""
+        return self.pictures.object_labels
+
+    @property
+    def features(self) -> torch.Tensor | None:
+        """[N, r, F] float16: what the model sees of the pictures."""
+        return self.pictures.features
 
     @property
     def encoder(self) -> TextEncoder | None:
@@ -101,7 +125,7 @@ class RelationIndex:
     @encoder.setter
     def encoder(self, encoder: TextEncoder) -> None:
         known = self._encoder_settings
-        if self.text_embeddings is not None and encoder.width != self.width:
+        if self.pictures.text_embeddings is not None and encoder.width != self.width:
             raise RelationIndexError(
                 f"The encoder {encoder.name!r} has width {encoder.width}, the relation index has width {self.width}"
                 + (f" and was built with {known['name']!r}." if known else ".")
@@ -112,21 +136,22 @@ class RelationIndex:
                 f"The relation index was built with the encoder {known['name']!r}; {encoder.name!r} is another one "
                 f"(cosine {likeness:.2f} of the same sentence). Use that encoder, or build the index again."
             )
-        self._encoder, self._probe = encoder, probe
+        self._encoder = encoder
+        self._probe = probe
         kind = getattr(encoder, "type", "other")
         self._encoder_settings = {"type": kind, "name": encoder.name, "width": encoder.width}
 
     @property
     def width(self) -> int | None:
         """Width D of the sentence vectors."""
-        if self.text_embeddings is not None:
-            return self.text_embeddings.shape[1]
+        if self.pictures.text_embeddings is not None:
+            return self.pictures.text_embeddings.shape[1]
         return self._encoder_settings["width"] if self._encoder_settings else None
 
     @property
     def reads_text(self) -> bool:
         """Whether a new text can be looked up: captions are known, and an encoder to embed the text."""
-        return self.text_embeddings is not None and self._encoder_settings is not None
+        return self.pictures.text_embeddings is not None and self._encoder_settings is not None
 
     @property
     def feature_shape(self) -> tuple[int, int]:
@@ -144,82 +169,96 @@ class RelationIndex:
         text_embeddings: torch.Tensor | None = None,
         object_labels: Sequence[Sequence[str]] | None = None,
         features: torch.Tensor | None = None,
-        content_hashes: Sequence[str] | None = None,
+        content_hashes: Sequence[str | None] | None = None,
+        looks: torch.Tensor | None = None,
     ) -> None:
         """Add pictures; arguments as for the index itself, the same ones. It copies the store: add many at once.
 
         Raises:
             RelationIndexError: an id is there already, or something has another length, width or kind than before.
         """
-        ids = [str(picture) for picture in ids]
         if text_embeddings is None and captions is not None and self.encoder is not None:
             text_embeddings = self.encoder.encode([caption or "" for caption in captions])
         if text_embeddings is not None:
             self._check_width(text_embeddings)
-        new = {
-            "captions": None if captions is None else list(captions),
-            "text_embeddings": text_embeddings,
-            "object_labels": None if object_labels is None else [sorted(set(labels or [])) for labels in object_labels],
-            "content_hashes": None if content_hashes is None else list(content_hashes),
-            "features": None if features is None else features.to(torch.float16),
-            "looks": None if features is None else looks_of(features),
-        }
-        for name, values in new.items():
-            before = getattr(self, name)
-            if values is not None and len(values) != len(ids):
-                raise RelationIndexError(f"{name}: {len(values)} for {len(ids)} pictures.")
-            if self.ids and (values is None) != (before is None):
-                raise RelationIndexError(f"{name}: give it for all pictures of the relation index or for none.")
-            if isinstance(values, torch.Tensor) and before is not None:
-                if values.shape[1:] != before.shape[1:]:
-                    raise RelationIndexError(
-                        f"{name}: {list(values.shape[1:])} a picture, the relation index has {list(before.shape[1:])}."
-                    )
-                new[name] = torch.cat([before, values.to(before.dtype)])
-            elif before is not None:
-                new[name] = before + values
-        self._set_ids(self.ids + ids)
-        for name, values in new.items():
-            setattr(self, name, values)
+        more = PicturePool(ids, captions, object_labels, content_hashes, text_embeddings, features, looks)
+        self.pictures = self.pictures.extended(more)
         self._prepare()
         self._penalty = self._hub_penalty() if self.hubness == "csls" else None
-        self._folder = None  # what is on disk, if anything, is out of date
-
-    def _set_ids(self, ids: list[str]) -> None:
-        row = {picture: i for i, picture in enumerate(ids)}
-        if len(row) < len(ids):
-            twice = next(picture for i, picture in enumerate(ids) if row[picture] != i)
-            raise RelationIndexError(f"Picture {twice!r} is in the relation index twice.")
-        self.ids, self._row = ids, row
+        self._unchanged = False  # what is on disk, if anything, is out of date
 
     def _prepare(self) -> None:
         """Make the look-up tables and the pool's mean vector [D]."""
         self._rank = np.argsort(np.argsort(np.array(self.ids, dtype=str), kind="stable"))
-        self._copies = defaultdict(list)
-        for i, content in enumerate(self.content_hashes or []):
-            self._copies[content].append(i)
         self._label_sets = None if self.object_labels is None else LabelSets(self.object_labels)
-        self._mean = self._faiss = None
-        if self.hubness == "center" and self.text_embeddings is not None and self.text_embeddings.any():
-            chunks = self.text_embeddings.split(CHUNK)
-            total = sum(normalize(chunk.float(), dim=-1).double().sum(0) for chunk in chunks)
-            self._mean = (total / self.text_embeddings.any(-1).sum()).float()  # of those with a caption
+        self._mean = None
+        self._faiss = None
+        vectors = self.pictures.text_embeddings
+        if self.hubness == "center" and vectors is not None and vectors.any():
+            total = sum(normalize(chunk.float(), dim=-1).double().sum(0) for chunk in vectors.split(CHUNK))
+            self._mean = (total / vectors.any(-1).sum()).float()  # of those with a caption
 
     def _hub_penalty(self) -> torch.Tensor | None:
         """How much nearer than others each picture [N] is to its nearest queries, halved."""
-        if self.text_embeddings is None or not len(self):
+        vectors = self.pictures.text_embeddings
+        if vectors is None or not len(self):
             return None
-        captioned = self.text_embeddings.any(-1)
+        captioned = vectors.any(-1)
         own = self.reference_embeddings is None  # then every caption is its own nearest query
-        queries = self._unit(self.text_embeddings[captioned] if own else self.reference_embeddings)
+        queries = self._unit(vectors[captioned] if own else self.reference_embeddings)
         nearest = min(CSLS_NEIGHBORS + own, len(queries))
-        chunks = self.text_embeddings.split(CHUNK)
-        similarity = torch.cat([(self._unit(chunk) @ queries.T).topk(nearest).values for chunk in chunks])
-        density = similarity[:, int(own) :].double().mean(-1).nan_to_num()  # nan: a pool of one picture
+        similarity = [(self._unit(chunk) @ queries.T).topk(nearest).values for chunk in vectors.split(CHUNK)]
+        density = torch.cat(similarity)[:, int(own) :].double().mean(-1).nan_to_num()  # nan: a pool of one picture
         penalty = (density - density[captioned].mean()) / 2
         return penalty.masked_fill(~captioned, 2.0)  # no caption: never found
 
     # -------------------------------------------------------------------------------------------------- search
+
+    def find_neighbors(
+        self,
+        texts: Sequence[str] | None,
+        object_labels: Sequence[Sequence[str] | None] | None,
+        k: int,
+        ids: Sequence[str | None] | None = None,
+        pictures: Sequence[Image.Image | None] | None = None,
+        object_features: Sequence[torch.Tensor | None] | None = None,
+        content_hashes: Sequence[str | None] | None = None,
+        looks: torch.Tensor | None = None,
+    ) -> tuple[list[list[dict]] | None, list[list[dict]] | None]:
+        """Find the neighbours of posts: neither the own picture nor a copy of it, of equals the most similar first.
+
+        A dataset's neighbours are found with it as well as those of a new post, so that they are the same.
+
+        Args:
+            texts: Q posts. None = don't look for inter-modal neighbours.
+            object_labels: labels of the objects in each post's own picture, None where they are not known. None for
+                all = don't look for intra-modal neighbours.
+            k: neighbours of each relation.
+            ids: names of the posts' own pictures.
+            pictures: the posts' own pictures, opened (`open_picture`).
+            object_features: [r, F] features of each own picture; how it looks, for an index that knows no pixels.
+            content_hashes, looks: what is otherwise found out from `pictures` or `object_features`: hashes and [Q, L]
+                looks.
+
+        Returns:
+            Inter-modal and intra-modal neighbours as `neighbors_for_text` returns them. None in place of those that
+            were not asked for, or that the index can't find: it knows no captions or no encoder, or no objects.
+        """
+        size = len(object_labels if texts is None else texts)
+        pictures = [None] * size if pictures is None else pictures
+        if content_hashes is None:
+            content_hashes = [None if picture is None else content_hash(picture) for picture in pictures]
+        if looks is None:
+            object_features = [None] * size if object_features is None else object_features
+            looks = self._looks_of_posts(pictures, object_features)
+        own = list(zip(ids or [None] * size, content_hashes, strict=True))
+        inter = None
+        if texts is not None and self.reads_text:
+            inter = self.neighbors_for_text(texts, k, own, looks=looks)
+        intra = None
+        if object_labels is not None and self.object_labels is not None:
+            intra = self.neighbors_for_picture(object_labels, k, own, looks=looks)
+        return inter, intra
 
     def neighbors_for_text(
         self,
@@ -227,6 +266,7 @@ class RelationIndex:
         k: int,
         exclude: Sequence[Sequence[str | None]] | None = None,
         features: torch.Tensor | None = None,
+        looks: torch.Tensor | None = None,
     ) -> list[list[dict]]:
         """Find the pictures whose captions match texts.
 
@@ -236,22 +276,25 @@ class RelationIndex:
             exclude: for each text, ids and content hashes of pictures that may not be found; an id stands for all
                 copies of the picture.
             features: [Q, r, F] of the posts' own pictures: of equally good captions, the most similar picture first.
+                For an index that knows looks only by features.
+            looks: [Q, L] how the posts' own pictures look, of the kind that the index knows, instead of `features`.
 
         Returns:
-            For each text at most k {"id", "score"}, best first; equal scores are ordered by `features`, then by id.
+            For each text at most k {"id", "score"}, best first; equal scores are ordered by looks, then by id.
         """
-        if self.text_embeddings is None:
+        if self.pictures.text_embeddings is None:
             raise RelationIndexError(
                 "This relation index knows no captions: build it with captions or text_embeddings."
             )
-        return self._search(self._cosine(self._unit(self.embed(texts))), k, exclude, features)
+        return self._search(self._cosine(self._unit(self.embed(texts))), k, exclude, features, looks)
 
     def neighbors_for_picture(
         self,
-        object_labels: Sequence[Sequence[str]],
+        object_labels: Sequence[Sequence[str] | None],
         k: int,
         exclude: Sequence[Sequence[str | None]] | None = None,
         features: torch.Tensor | None = None,
+        looks: torch.Tensor | None = None,
     ) -> list[list[dict]]:
         """Find the pictures that show the same kinds of objects; other arguments and result as in `neighbors_for_text`.
 
@@ -260,9 +303,8 @@ class RelationIndex:
         """
         if self._label_sets is None:
             raise RelationIndexError("This relation index knows no objects: build it with object_labels.")
-        return self._search(
-            SetRelation([set(labels or []) for labels in object_labels], self._label_sets), k, exclude, features
-        )
+        relation = SetRelation([set(labels or []) for labels in object_labels], self._label_sets)
+        return self._search(relation, k, exclude, features, looks)
 
     def features_of(self, ids: Sequence[str]) -> torch.Tensor:
         """Return the features [len(ids), r, F] (float16) of pictures.
@@ -271,13 +313,7 @@ class RelationIndex:
             RelationIndexError: the pool lacks a picture, or the index holds no features.
         """
         shape = self.feature_shape
-        for picture in ids:
-            if picture not in self._row:
-                raise RelationIndexError(
-                    f"Neighbour {picture!r} is not in the relation index ({len(self)} pictures): use the index with "
-                    "which the neighbours were found, or build the relations again."
-                )
-        rows = [self._row[picture] for picture in ids]
+        rows = [self.pictures.row(picture) for picture in ids]
         return self.features[rows] if rows else self.features.new_zeros(0, *shape)
 
     def embed(self, texts: Sequence[str] | torch.Tensor) -> torch.Tensor:
@@ -300,15 +336,15 @@ class RelationIndex:
         """
         self._faiss = FaissSearch(self._cosine(torch.zeros(0, self.width)), len(self), factory, depth)
 
-    def _search(self, relation: CosineRelation | SetRelation, k, exclude, features) -> list[list[dict]]:
+    def _search(self, relation: CosineRelation | SetRelation, k, exclude, features, looks) -> list[list[dict]]:
         if k > len(self):
             raise RelationIndexError(f"k={k} is more than the pool's {len(self)} pictures: lower k or add pictures.")
         if exclude is not None and len(exclude) != len(relation):
             raise RelationIndexError(f"exclude: {len(exclude)} lists for {len(relation)} queries.")
-        looks = None if features is None or self.looks is None else looks_of(features)
+        looks = self._checked_looks(features, looks, len(relation))
         best = Best(len(relation), k)
         if k > 0:
-            second = SecondKey(self._rank, looks, self.looks)
+            second = SecondKey(self._rank, looks, self.pictures.looks)
             forbidden = self._forbidden(exclude or [])
             if self._faiss is not None and isinstance(relation, CosineRelation):
                 self._faiss.search(relation, best, forbidden, second)
@@ -320,7 +356,7 @@ class RelationIndex:
         return neighbors
 
     def _cosine(self, queries: torch.Tensor) -> CosineRelation:
-        return CosineRelation(queries, lambda rows: self._unit(self.text_embeddings[rows]), self._penalty)
+        return CosineRelation(queries, lambda rows: self._unit(self.pictures.text_embeddings[rows]), self._penalty)
 
     def _unit(self, vectors: torch.Tensor) -> torch.Tensor:
         """Unit vectors in float32, centred where the index says so; the zeros of an empty text stay zeros."""
@@ -332,10 +368,47 @@ class RelationIndex:
         pairs = []
         for query, names in enumerate(exclude):
             for name in names:
-                content = self.content_hashes[self._row[name]] if name in self._row and self.content_hashes else name
-                rows = {*self._copies.get(content, []), *([self._row[name]] if name in self._row else [])}
-                pairs += [(query, row) for row in rows]
+                pairs += [(query, row) for row in self.pictures.rows_of_copies(name)]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+    def _looks_of_posts(
+        self, pictures: Sequence[Image.Image | None], object_features: Sequence[torch.Tensor | None]
+    ) -> torch.Tensor | None:
+        """How posts' own pictures look [Q, L], as this index sees it; zeros where that is not known."""
+        if self.pictures.looks is None:
+            return None
+        looks = torch.zeros(len(pictures), self.pictures.looks.shape[1])
+        for i, (picture, features) in enumerate(zip(pictures, object_features, strict=True)):
+            if self.pictures.looks_source == "pixels" and picture is not None:
+                looks[i] = torch.from_numpy(look(picture))
+            if self.pictures.looks_source == "features" and features is not None:
+                features = torch.as_tensor(features).half()  # as those of the pool
+                self._check_looks(features)
+                looks[i] = looks_of(features[None])[0]
+        return looks
+
+    def _checked_looks(
+        self, features: torch.Tensor | None, looks: torch.Tensor | None, size: int
+    ) -> torch.Tensor | None:
+        """The looks [Q, L] of the queries, given as such or as features."""
+        if features is None and looks is None:
+            return None
+        if self.pictures.looks_source is None:
+            raise RelationIndexError("This relation index does not know how its pictures look: build it with looks.")
+        if features is not None and self.pictures.looks_source == "pixels":
+            raise RelationIndexError("This relation index compares pictures by their pixels: give looks, not features.")
+        looks = looks if features is None else looks_of(features)
+        if len(looks) != size:
+            raise RelationIndexError(f"looks: {len(looks)} for {size} queries.")
+        self._check_looks(looks)
+        return looks
+
+    def _check_looks(self, looks: torch.Tensor) -> None:
+        width = self.pictures.looks.shape[1]
+        if looks.shape[-1] != width:
+            raise RelationIndexError(
+                f"How a picture looks is a vector of width {width} in this relation index, not {looks.shape[-1]}."
+            )
 
     def _check_width(self, vectors: torch.Tensor) -> None:
         width = self.width or vectors.shape[-1]
@@ -356,18 +429,12 @@ class RelationIndex:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if self._folder is not None and include_encoder is None:
+        if self._unchanged and include_encoder is None:
             return self._link_files(folder)
         (folder / SETTINGS_FILE).unlink(missing_ok=True)
-        pictures = {name: getattr(self, name) for name in ("ids", "captions", "object_labels", "content_hashes")}
-        _write(folder / PICTURES_FILE, lambda path: path.write_text(json.dumps(pictures, ensure_ascii=False), "utf-8"))
-        names = ("text_embeddings", "reference_embeddings", "looks", "_penalty", "_probe")
-        vectors = {name.strip("_"): getattr(self, name) for name in names if getattr(self, name) is not None}
-        _write(folder / VECTORS_FILE, lambda path: save_file({k: v.contiguous() for k, v in vectors.items()}, path))
-        files = [PICTURES_FILE, VECTORS_FILE]
-        if self.features is not None:
-            _write(folder / FEATURES_FILE, lambda path: save_file({"features": self.features.contiguous()}, path))
-            files.append(FEATURES_FILE)
+        files = self.pictures.save(folder)
+        own = {"reference_embeddings": self.reference_embeddings, "penalty": self._penalty, "probe": self._probe}
+        files.append(write_tensors(folder / SEARCH_FILE, own))
         encoder = self._encoder_settings and dict(self._encoder_settings)
         if encoder and encoder["type"] == SentenceEncoder.type:
             encoder["included"] = self.encoder.is_local if include_encoder is None else include_encoder
@@ -379,7 +446,8 @@ class RelationIndex:
             "encoder": encoder,
             "files": {name: (folder / name).stat().st_size for name in files},
         }
-        _write(folder / SETTINGS_FILE, lambda path: path.write_text(json.dumps(settings, indent=2), "utf-8"))
+        with write_whole(folder / SETTINGS_FILE) as file:
+            file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
     @classmethod
     def from_pretrained(
@@ -408,34 +476,32 @@ class RelationIndex:
             raise RelationIndexError(
                 f"{folder}: no relation index, or one cut short while writing (no {SETTINGS_FILE})."
             )
+        index = cls.__new__(cls)
         try:
-            settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
+            settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
             for name, size in settings["files"].items():
                 found = (folder / Path(name).name).stat().st_size
                 if found != size:
                     raise RelationIndexError(
                         f"{folder / name}: {found} bytes of {size}, cut short; copy the index again."
                     )
-            pictures = json.loads((folder / PICTURES_FILE).read_text("utf-8"))
-            vectors = _read_tensors(folder / VECTORS_FILE)
-            features = _read_tensors(folder / FEATURES_FILE) if FEATURES_FILE in settings["files"] else {}
+            index.hubness = settings["hubness"]
+            index.pictures = PicturePool.load(folder, settings["files"])
+            index._encoder = None
+            index._encoder_settings = settings["encoder"]
+            own = read_tensors(folder / SEARCH_FILE)
         except FileNotFoundError as error:
             raise RelationIndexError(
                 f"{folder}: {Path(error.filename).name} is missing, cut short; copy the index again."
             ) from error
-        except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
             raise RelationIndexError(f"{folder}: not a readable relation index ({error}).") from error
-        index = cls.__new__(cls)
-        index.hubness = settings["hubness"]
-        index.captions, index.object_labels = pictures["captions"], pictures["object_labels"]
-        index.content_hashes = pictures["content_hashes"]
-        for name in ("text_embeddings", "reference_embeddings", "looks", "_penalty", "_probe"):
-            setattr(index, name, vectors.get(name.strip("_")))
-        index.features = features.get("features")
-        index._set_ids(pictures["ids"])
-        index._prepare()
-        index._encoder, index._encoder_settings = None, settings["encoder"]
+        index.reference_embeddings = own.get("reference_embeddings")
+        index._penalty = own.get("penalty")
+        index._probe = own.get("probe")
         index._folder = folder
+        index._unchanged = True
+        index._prepare()
         if encoder is not None:
             index.encoder = encoder
         return index
@@ -465,29 +531,11 @@ class RelationIndex:
     def _link_files(self, folder: Path) -> None:
         if folder.resolve() == self._folder.resolve():
             return
-        names = json.loads((self._folder / SETTINGS_FILE).read_text("utf-8"))["files"]
+        names = json.loads((self._folder / SETTINGS_FILE).read_text(encoding="utf-8"))["files"]
         (folder / SETTINGS_FILE).unlink(missing_ok=True)
         for name in [*names, SETTINGS_FILE]:
-            _write(folder / name, lambda path, source=self._folder / name: _link_or_copy(source, path))
-
-
-def looks_of(features: torch.Tensor) -> torch.Tensor:
-    """Sum up how pictures look, from features [N, r, F]: the unit vector [N, F] (float16) of their mean."""
-    chunks = [normalize(chunk.float().mean(1), dim=-1).half() for chunk in features.split(CHUNK)]
-    return torch.cat(chunks) if chunks else features.new_zeros(0, features.shape[-1])
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file and give it its name only when it is complete."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    write(unfinished)
-    os.replace(unfinished, path)
+            with write_whole(folder / name) as file:
+                _link_or_copy(self._folder / name, file)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,18 +1,16 @@
+import io
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from modeling_umgf import relation_search
-from modeling_umgf.relations import (
-    FEATURES_FILE,
-    PICTURES_FILE,
-    SETTINGS_FILE,
-    VECTORS_FILE,
-    RelationIndex,
-    RelationIndexError,
-)
+from modeling_umgf.pictures import content_hash, look, open_picture
+from modeling_umgf.relation_index import SEARCH_FILE, SETTINGS_FILE, RelationIndex, RelationIndexError
+from modeling_umgf.relation_pictures import FEATURES_FILE, PICTURES_FILE, VECTORS_FILE
 from modeling_umgf.sentence_encoders import HashingEncoder, SentenceEncoder, searchable_text
 
 IDS = ["a", "b", "c", "d"]
@@ -99,6 +97,119 @@ def test_equal_scores_are_ordered_by_looks_then_by_id():
     assert ids_of(index.neighbors_for_picture([["dog"]], k=3, features=looks[:1])) == [["b", "d", "a"]]
 
 
+def test_looks_are_of_one_kind():
+    """Features can't be compared with pixels, nor with an index that knows neither."""
+    pixels = small_index(looks=torch.eye(4))
+    assert ids_of(pixels.neighbors_for_picture([["dog"]], k=2, looks=torch.eye(4)[2:3])) == [["a", "c"]]
+    for index, given, message in [
+        (pixels, {"features": torch.zeros(1, 2, 3)}, "give looks, not features"),
+        (pixels, {"looks": torch.zeros(1, 3)}, "a vector of width 4 in this relation index, not 3"),
+        (pixels, {"looks": torch.zeros(2, 4)}, "looks: 2 for 1 queries"),
+        (small_index(features=None), {"looks": torch.zeros(1, 4)}, "does not know how its pictures look"),
+    ]:
+        with pytest.raises(RelationIndexError, match=message):
+            index.neighbors_for_picture([["dog"]], k=1, **given)
+    with pytest.raises(RelationIndexError, match="looks: give it for all"):
+        pixels.add(["e"], captions=["x"], object_labels=[[]], features=torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize("hubness", ["none", "center", "csls"])
+def test_no_score_is_above_one(hubness):
+    pool = random_pool(200, 384)
+    index = RelationIndex([str(i) for i in range(200)], text_embeddings=pool, hubness=hubness)
+    scores = [one["score"] for row in index.neighbors_for_text(pool, k=5) for one in row]
+    assert max(scores) == pytest.approx(1) and max(scores) <= 1
+
+
+# ------------------------------------------------------------------------------------------ neighbours of posts
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+
+
+def stored(image: Image.Image, format: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **({"lossless": True} if format == "WEBP" else {}))
+    return buffer.getvalue()
+
+
+def pool_of(images: list, **settings) -> RelationIndex:
+    """Pictures that are equal for both relations."""
+    size = len(images)
+    opened = [open_picture(image) for image in images]
+    columns = {
+        "captions": ["a dog on a beach"] * size,
+        "object_labels": [["dog"]] * size,
+        "content_hashes": [content_hash(image) for image in images],
+        "looks": torch.from_numpy(np.stack([look(image) for image in opened])),
+    }
+    ids = [f"p{i}" for i in range(size)]
+    return RelationIndex(ids, encoder=HashingEncoder(64), hubness="none", **columns | settings)
+
+
+def test_of_equally_good_pictures_the_one_that_looks_like_the_own_comes_first():
+    like = np.asarray(picture(5)).copy()
+    like[0, 0] = 0
+    index = pool_of([*map(picture, range(5)), Image.fromarray(like)])
+    for found in index.find_neighbors(["dogs"], [["dog"]], 2, pictures=[picture(5)]):
+        assert ids_of(found)[0][0] == "p5"
+    for found in index.find_neighbors(["dogs"], [["dog"]], 2):
+        assert ids_of(found) == [["p0", "p1"]]
+    one_colour = [Image.new("RGB", (9, 9), "red")]
+    for found in index.find_neighbors(["dogs"], [["dog"]], 2, pictures=one_colour):
+        assert ids_of(found) == [["p0", "p1"]]
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_a_copy_stored_as_another_file_is_no_neighbour(format, tmp_path):
+    file = tmp_path / "copy"
+    file.write_bytes(stored(picture(1), format))
+    index = pool_of([stored(picture(0), "PNG"), {"bytes": stored(picture(1), "PNG")}, picture(2), str(file)])
+    for source in (picture(1), np.asarray(picture(1)), stored(picture(1), format), file):
+        for found in index.find_neighbors(["dogs"], [["dog"]], 4, pictures=[open_picture(source)]):
+            assert sorted(ids_of(found)[0]) == ["p0", "p2"]
+
+
+def test_posts_find_the_same_alone_and_from_what_was_computed_before():
+    index = pool_of([picture(i) for i in range(8)])
+    images = [picture(i) for i in (3, 20, 21)] + [None]
+    posts = {
+        "texts": ["dogs", "a beach", "dog on a beach", "beach"],
+        "object_labels": [["dog"], None, ["dog", "cat"], ["dog"]],
+        "ids": ["p3", "new", None, "p1"],
+    }
+    together = index.find_neighbors(**posts, k=3, pictures=images)
+    looks = torch.zeros(4, 192)
+    for i, image in enumerate(images[:3]):
+        looks[i] = torch.from_numpy(look(image))
+    hashes = [*map(content_hash, images[:3]), None]
+    assert index.find_neighbors(**posts, k=3, content_hashes=hashes, looks=looks) == together
+    for i, image in enumerate(images):
+        alone = index.find_neighbors(**{name: [values[i]] for name, values in posts.items()}, k=3, pictures=[image])
+        assert [relation[0] for relation in alone] == [relation[i] for relation in together]
+
+
+def test_without_pixels_the_looks_are_those_of_the_features():
+    looks = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])[:, None]
+    index = pool_of([picture(i) for i in range(4)], looks=None, features=looks, content_hashes=None)
+    for features in (looks[1], looks[1].numpy(), looks[1].tolist()):
+        posts = {"ids": ["p1", "p1"], "object_features": [features, None], "pictures": [picture(0)] * 2}
+        for found in index.find_neighbors(["dogs"] * 2, [["dog"]] * 2, 3, **posts):
+            assert ids_of(found) == [["p3", "p0", "p2"], ["p0", "p2", "p3"]]
+    with pytest.raises(RelationIndexError, match="a vector of width 2 in this relation index, not 3"):
+        index.find_neighbors(["dogs"], None, 3, object_features=[torch.ones(1, 3)])
+
+
+def test_a_relation_that_the_index_does_not_know_is_not_looked_for(tmp_path):
+    assert pool_of([picture(0)], object_labels=None).find_neighbors(["x"], [["dog"]], 1)[1] is None
+    assert pool_of([picture(0)], captions=None).find_neighbors(["x"], [["dog"]], 1)[0] is None
+    inter, intra = pool_of([picture(0)]).find_neighbors(None, [["dog"]], 1)
+    assert inter is None and ids_of(intra) == [["p0"]]
+    vectors_only = RelationIndex(["a"], text_embeddings=torch.ones(1, 4))
+    assert vectors_only.find_neighbors(["x"], None, 1) == (None, None)
+
+
 def test_a_score_of_zero_is_no_neighbour():
     index = small_index(hubness="none")
     assert ids_of(index.neighbors_for_picture([["dog"], ["cat"], [], None], k=4)) == [["a", "c"], [], [], []]
@@ -134,6 +245,13 @@ def test_own_picture_and_its_copies_are_left_out():
     assert ids_of(index.neighbors_for_picture(query, k=3, exclude=[["unknown"]])) == [["a", "b", "c"]]
     without_hashes = RelationIndex(["a", "b"], object_labels=[["dog"]] * 2)
     assert ids_of(without_hashes.neighbors_for_picture(query, k=2, exclude=[["a"]])) == [["b"]]
+
+
+def test_pictures_of_which_only_captions_are_known_are_no_copies_of_each_other():
+    """None as content hash means "no picture": it once made all of them one picture, which no such post could find."""
+    index = RelationIndex(["a", "b", "c"], object_labels=[["dog"]] * 3, content_hashes=[None, None, "1"])
+    assert ids_of(index.neighbors_for_picture([["dog"]], k=3, exclude=[["new", None]])) == [["a", "b", "c"]]
+    assert ids_of(index.neighbors_for_picture([["dog"]], k=3, exclude=[["a", None]])) == [["b", "c"]]
 
 
 def test_excluding_makes_room_for_the_next_best():
@@ -227,7 +345,7 @@ def test_saved_index_answers_the_same(tmp_path):
     assert loaded.neighbors_for_text(texts, k=3) == index.neighbors_for_text(texts, k=3)
     assert loaded.neighbors_for_picture(LABELS, k=3) == index.neighbors_for_picture(LABELS, k=3)
     assert torch.equal(loaded.features_of(IDS), index.features_of(IDS))
-    assert (loaded.captions, loaded.content_hashes) == (CAPTIONS, ["1", "2", "3", "4"])
+    assert (loaded.captions, loaded.pictures.content_hashes) == (CAPTIONS, ["1", "2", "3", "4"])
     assert loaded.feature_shape == (2, 3) and len(loaded) == 4 and "a" in loaded and "z" not in loaded
 
 
@@ -282,7 +400,7 @@ def test_saving_a_loaded_index_again_does_not_copy_its_features(tmp_path):
     assert len(RelationIndex.from_pretrained(tmp_path / "first")) == 4  # the linked files of the other are untouched
 
 
-@pytest.mark.parametrize("name", [PICTURES_FILE, VECTORS_FILE, FEATURES_FILE, SETTINGS_FILE])
+@pytest.mark.parametrize("name", [PICTURES_FILE, VECTORS_FILE, FEATURES_FILE, SEARCH_FILE, SETTINGS_FILE])
 @pytest.mark.parametrize("damage", ["gone", "halved", "empty"])
 def test_index_folder_cut_short_is_one_clear_line(tmp_path, name, damage):
     small_index().save_pretrained(tmp_path)
@@ -297,11 +415,29 @@ def test_index_folder_cut_short_is_one_clear_line(tmp_path, name, damage):
 def test_writing_that_stops_leaves_no_index_behind(tmp_path, monkeypatch):
     index = small_index()
     index.save_pretrained(tmp_path)
-    monkeypatch.setattr("modeling_umgf.relations.save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr("modeling_umgf.relation_pictures.save_file", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         index.save_pretrained(tmp_path)
     with pytest.raises(RelationIndexError, match="cut short"):
         RelationIndex.from_pretrained(tmp_path)
+
+
+def test_a_loaded_index_finds_the_same_neighbours_of_posts(tmp_path):
+    index = pool_of([picture(i) for i in range(6)])
+    index.save_pretrained(tmp_path)
+    posts = {"texts": ["dogs"], "object_labels": [["dog"]], "k": 4, "pictures": [picture(2)]}
+    assert RelationIndex.from_pretrained(tmp_path).find_neighbors(**posts) == index.find_neighbors(**posts)
+
+
+def test_an_index_of_nothing_but_ids_is_saved_and_loaded(tmp_path):
+    RelationIndex(["a"]).save_pretrained(tmp_path)
+    assert RelationIndex.from_pretrained(tmp_path).ids == ["a"]
+
+
+def test_features_of_an_index_that_was_there_before_are_not_read(tmp_path):
+    small_index().save_pretrained(tmp_path)
+    small_index(features=None).save_pretrained(tmp_path)
+    assert RelationIndex.from_pretrained(tmp_path).features is None
 
 
 def test_no_folder_is_not_an_index(tmp_path):
@@ -442,5 +578,8 @@ def test_an_index_carries_an_encoder_that_came_from_a_folder(sentence_encoder_fo
     assert loaded.neighbors_for_text(["Anna and Bob"], k=1)[0][0]["id"] == expected[0][0]["id"]
     loaded.save_pretrained(tmp_path / "again")
     assert RelationIndex.from_pretrained(tmp_path / "again").neighbors_for_text(["the cat"], k=1)[0][0]["id"] == "a"
+    loaded = RelationIndex.from_pretrained(tmp_path / "again")
+    loaded.add(["c"], captions=["a horse"], text_embeddings=torch.ones(1, 16))  # before the encoder is needed
+    assert loaded.neighbors_for_text(["Anna and Bob"], k=1)
     settings = (tmp_path / "again" / SETTINGS_FILE).read_text()
     assert json.loads(settings)["encoder"]["name"] == "my-encoder" and "secret" not in settings
