@@ -1,4 +1,4 @@
-"""Train, evaluate and use a multimodal tagger on your tweets.
+"""Train, evaluate and use a multimodal tagger on your posts.
 
     python train_umgf.py settings.yaml [--any_argument value …]
     python train_umgf.py --text_model bert-base-cased --vision_model timm/resnet152.a1_in1k \
@@ -7,10 +7,12 @@
 Without --do_train, --do_eval or --do_predict, all three are done as far as the data go.
 """
 
+import importlib.util
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from datasets import ClassLabel, DatasetDict, List
@@ -19,12 +21,12 @@ from huggingface_hub.errors import StrictDataclassError
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import BertProcessing
 from transformers import (
-    CONFIG_MAPPING,
-    PROCESSOR_MAPPING,
+    AutoConfig,
     AutoModelForTokenClassification,
     AutoProcessor,
     AutoTokenizer,
     HfArgumentParser,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     set_seed,
 )
@@ -35,8 +37,9 @@ from dataset_scripts.counts import count_split
 from dataset_scripts.picture_ablations import SEEN_IN_PICTURES, remove_pictures, shuffle_pictures
 from dataset_scripts.splits import load_splits
 from dataset_scripts.twitter_releases import label_version
-from modeling_umgf import UmgfImageProcessor
-from modeling_umgf.evaluation import evaluate_tags, rgcn_fragment_f1
+from modeling_umgf import MultimodalNerImageProcessor, MultimodalNerProcessor
+from modeling_umgf.evaluation import evaluate_tags, fragment_f1
+from modeling_umgf.systems import System, system, systems, text_only_twin
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
 logger = logging.get_logger("train_umgf")
@@ -46,7 +49,12 @@ logger = logging.get_logger("train_umgf")
 class ModelArguments:
     """What to train."""
 
-    model_type: str = field(default="umgf", metadata={"help": "The system: umgf or rgcn."})
+    model_type: str = field(
+        default=next(iter(systems())), metadata={"help": f"The system: {', '.join(systems())}, or one of your own."}
+    )
+    system_file: str | None = field(
+        default=None, metadata={"help": "Python file that defines and registers a system of your own."}
+    )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "A trained model of this package to go on with, or to evaluate."}
     )
@@ -60,25 +68,40 @@ class ModelArguments:
         metadata={"help": "JSON: the same of an image encoder trained from scratch."},
     )
     config_overrides: dict | str | None = field(
-        default=None, metadata={"help": 'JSON: any setting of the model, e.g. {"num_layers": 2, "d_model": 512}.'}
+        default=None, metadata={"help": 'JSON: any setting of the model, e.g. {"dropout": 0.1}.'}
     )
     processor_overrides: dict | str | None = field(
         default=None, metadata={"help": 'JSON: any setting of the processor, e.g. {"max_objects": 12}.'}
     )
-    image_size: int = field(default=224, metadata={"help": "Crops are resized to this many pixels square."})
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Pictures are resized to this many pixels square; default: what the image encoder reads."},
+    )
     text_only: bool = field(
-        default=False, metadata={"help": "The text-only twin: same text encoder and CRF, no pictures, no fusion."}
+        default=False, metadata={"help": "The text-only twin: same text encoder and decoder, no pictures, no fusion."}
     )
 
     def __post_init__(self):
         for name in ("text_config", "vision_config", "config_overrides", "processor_overrides"):
             value = getattr(self, name)
             setattr(self, name, json.loads(value) if isinstance(value, str) else value)
+        if self.system_file:
+            load_system_file(Path(self.system_file))
+
+
+def load_system_file(path: Path) -> None:
+    """Run the file of a system, which registers it."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or not path.is_file():
+        raise ValueError(f"--system_file {path}: there is no such Python file.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module  # saving a model looks its class up there
+    specification.loader.exec_module(module)
 
 
 @dataclass
 class DataArguments:
-    """Where the tweets are."""
+    """Where the posts are."""
 
     dataset_name: str | None = field(default=None, metadata={"help": "Folder or Hub id that load_dataset opens."})
     train_file: str | None = field(default=None, metadata={"help": "CoNLL (.txt, .conll) or JSON lines (.jsonl)."})
@@ -87,8 +110,8 @@ class DataArguments:
     file_format: str | None = field(default=None, metadata={"help": "umt, conll or jsonl; default: from the ending."})
     image_dir: str | None = field(default=None, metadata={"help": "Folder of the pictures, <id>.jpg."})
     bootstrap_samples: int = field(default=1000, metadata={"help": "Resamples behind the interval of the test F1."})
-    rgcn_fragment_f1: bool = field(
-        default=False, metadata={"help": "Also give the measure of the R-GCN release, which counts fragments of names."}
+    fragment_f1: bool = field(
+        default=False, metadata={"help": "Also give F1 of fragments of names, as Zhao et al. (2022) measured it."}
     )
 
 
@@ -105,14 +128,17 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Mul
     return parser.parse_args_into_dataclasses(argv)
 
 
-def read_data(arguments: DataArguments) -> DatasetDict:
+def read_data(arguments: DataArguments, look_at_pictures: bool) -> DatasetDict:
     """Load the splits train, validation and test, as far as they are given."""
     files = {"train": arguments.train_file, "validation": arguments.validation_file, "test": arguments.test_file}
     files = {split: file for split, file in files.items() if file}
     if bool(files) == bool(arguments.dataset_name):
-        raise ValueError("Give the tweets as either --dataset_name or --train_file/--validation_file/--test_file.")
+        raise ValueError("Give the posts as either --dataset_name or --train_file/--validation_file/--test_file.")
     return load_splits(
-        arguments.dataset_name or files, file_format=arguments.file_format, image_dir=arguments.image_dir
+        arguments.dataset_name or files,
+        file_format=arguments.file_format,
+        image_dir=arguments.image_dir if look_at_pictures else None,
+        look_at_pictures=look_at_pictures,
     )
 
 
@@ -146,33 +172,31 @@ def train_tokenizer(sentences: list[list[str]], max_length: int, vocab_size: int
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=max_length, **special)
 
 
-def build(arguments: ModelArguments, splits: DatasetDict):
-    """Return the model and its processor: a trained one, one on pretrained backbones, or one from scratch."""
+def chosen_system(arguments: ModelArguments) -> System:
+    """The system that is trained: the one that is named, or its text-only twin."""
+    return text_only_twin(arguments.model_type) if arguments.text_only else system(arguments.model_type)
+
+
+def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """Return the model and its processor: a trained one, one on pretrained encoders, or one from scratch."""
     labels = next(iter(splits.values())).features["ner_tags"].feature.names
     if arguments.model_name_or_path:
-        model = AutoModelForTokenClassification.from_pretrained(arguments.model_name_or_path)
-        unknown = [label for label in labels if label not in model.config.label2id]
-        if unknown:
-            raise ValueError(
-                f"The data have labels that {arguments.model_name_or_path} does not know: {', '.join(unknown)}; it "
-                f"knows {', '.join(model.config.label2id)}. Rename them in the data, or train anew with --text_model."
-            )
-        return model, AutoProcessor.from_pretrained(arguments.model_name_or_path)
-    if arguments.model_type not in CONFIG_MAPPING:
-        raise ValueError(f"--model_type {arguments.model_type}: there is no such system; take umgf or rgcn.")
-    config_class = CONFIG_MAPPING[arguments.model_type]
-    model_class = AutoModelForTokenClassification._model_mapping[config_class]
+        return load_trained(arguments.model_name_or_path, labels)
     if bool(arguments.text_model) == bool(arguments.text_config):
         raise ValueError("Give the text encoder as either --text_model (pretrained) or --text_config (from scratch).")
 
+    chosen = chosen_system(arguments)
     config = dict(arguments.config_overrides or {})
+    processor_settings = dict(arguments.processor_overrides or {})
+    vision = None
+    if arguments.text_only:
+        config, processor_settings = settings_of_twin(config, chosen), {}
+    elif chosen.reads_pictures:
+        vision = arguments.vision_model
+        if arguments.vision_config:
+            config["vision_config"] = arguments.vision_config
     if config.get("subword_labels") == "x":
         labels = [*labels, "X", "[CLS]", "[SEP]"]
-    vision, vision_config = arguments.vision_model, arguments.vision_config
-    if arguments.text_only:
-        config["num_layers"], vision, vision_config = 0, None, None
-    if vision_config:
-        config["vision_config"] = vision_config
     if arguments.text_model:
         text = arguments.text_model
         tokenizer = AutoTokenizer.from_pretrained(text, add_prefix_space=True)
@@ -180,16 +204,42 @@ def build(arguments: ModelArguments, splits: DatasetDict):
         text = dict(arguments.text_config)
         tokenizer = train_tokenizer(splits["train"]["tokens"], text.get("max_position_embeddings", 512))
         text["vocab_size"] = len(tokenizer)
-    model = model_class.from_text_vision_pretrained(text, vision, labels, **config)
+    model = chosen.tagger.from_text_vision_pretrained(text, vision, labels, **config)
     tokenizer.model_max_length = min(
         tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
     )
-    size = {"height": arguments.image_size, "width": arguments.image_size}
-    image_processor = (
-        UmgfImageProcessor.from_vision_model(vision, size=size) if vision else UmgfImageProcessor(size=size)
-    )
-    settings = {"visual_nodes": getattr(model.config, "visual_nodes", "grid")} | (arguments.processor_overrides or {})
-    return model, PROCESSOR_MAPPING[config_class](image_processor, tokenizer, **settings)
+    processor_settings = model.config.processor_settings() | processor_settings
+    if not chosen.reads_pictures:
+        return model, chosen.processor(tokenizer=tokenizer, **processor_settings)
+    image_processor = MultimodalNerImageProcessor.for_encoder(model.config.vision_config, vision, arguments.image_size)
+    return model, chosen.processor(image_processor=image_processor, tokenizer=tokenizer, **processor_settings)
+
+
+def look_at_pictures(arguments: ModelArguments) -> bool:
+    """Whether the model of this run reads pictures at all."""
+    if not arguments.model_name_or_path:
+        return chosen_system(arguments).reads_pictures
+    return system(AutoConfig.from_pretrained(arguments.model_name_or_path).model_type).reads_pictures
+
+
+def load_trained(name: str, labels: list[str]) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """Load a trained model and its processor; it must know the labels of the data."""
+    model = AutoModelForTokenClassification.from_pretrained(name)
+    unknown = [label for label in labels if label not in model.config.label2id]
+    if unknown:
+        raise ValueError(
+            f"The data have labels that {name} does not know: {', '.join(unknown)}; it knows "
+            f"{', '.join(model.config.label2id)}. Rename them in the data, or train anew with --text_model."
+        )
+    return model, AutoProcessor.from_pretrained(name)
+
+
+def settings_of_twin(config: dict[str, Any], twin: System) -> dict[str, Any]:
+    """The settings that a text-only twin shares with the run it is the twin of; the others are named in the log."""
+    shared = {name: value for name, value in config.items() if name in twin.config.own_settings()}
+    if left_out := sorted(config.keys() - shared.keys()):
+        logger.warning(f"The text-only twin has no {', '.join(left_out)}: these settings are left out.")
+    return shared
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -200,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError("--push_to_hub needs a login: run `hf auth login`, or set HF_TOKEN.")
         set_seed(training_arguments.seed)
         with training_arguments.main_process_first(desc="reading the data"):
-            splits = read_data(data_arguments)
+            splits = read_data(data_arguments, look_at_pictures(model_arguments))
         model, processor = build(model_arguments, splits)
         wanted = {
             "train": training_arguments.do_train,
@@ -246,9 +296,10 @@ def count_pieces(tokenizer, sentences: list[list[str]]) -> list[list[int]]:
 
 
 def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, arguments: DataArguments) -> None:
-    """Score a split as it is, and a test split with pictures also without them and with them shuffled among tweets."""
+    """Score a split as it is, and a test split with pictures also without them and with them shuffled among posts."""
     variants = {split: dataset}
-    visual = [name for name in SEEN_IN_PICTURES if name in dataset.column_names]
+    read = trainer.processing_class.columns
+    visual = [name for name in SEEN_IN_PICTURES if name in read and name in dataset.column_names]
     if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):
         variants["test_without_pictures"] = remove_pictures(dataset)
         if len(dataset) > 1:
@@ -256,9 +307,9 @@ def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, arguments: Data
     for name, variant in variants.items():
         gold, predicted = trainer.predict_tags(variant)
         scores = evaluate_tags(gold, predicted, bootstrap_samples=arguments.bootstrap_samples)
-        if arguments.rgcn_fragment_f1:
+        if arguments.fragment_f1:
             pieces = count_pieces(trainer.processing_class.tokenizer, variant["tokens"][:])
-            scores["rgcn_fragment_f1"] = rgcn_fragment_f1(gold, predicted, pieces)["f1"]
+            scores["fragment_f1"] = fragment_f1(gold, predicted, pieces)["f1"]
         trainer.save_metrics(name, {f"{name}_{key}": value for key, value in scores.items()})
         if trainer.is_world_process_zero():
             folder = Path(trainer.args.output_dir)

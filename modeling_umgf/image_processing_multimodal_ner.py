@@ -4,9 +4,11 @@ import os
 from collections.abc import Sequence
 
 from PIL import Image
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+
+from .image_encoder import picture_size
 
 
 class MultimodalNerImageProcessor(PilBackend):
@@ -26,10 +28,31 @@ class MultimodalNerImageProcessor(PilBackend):
         """Normalise as the pretrained image encoder `vision` (timm or transformers; id or folder) expects."""
         source = AutoImageProcessor.from_pretrained(vision)
         if hasattr(source, "data_config"):  # timm
-            settings = {"image_mean": source.data_config["mean"], "image_std": source.data_config["std"]} | settings
+            expected = {"image_mean": source.data_config["mean"], "image_std": source.data_config["std"]}
         else:
-            settings = {"image_mean": source.image_mean, "image_std": source.image_std} | settings
-        return cls(**{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()})
+            expected = {"image_mean": source.image_mean, "image_std": source.image_std}
+        expected |= settings
+        return cls(**{name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()})
+
+    @classmethod
+    def for_encoder(
+        cls,
+        config: PreTrainedConfig | None,
+        vision: str | os.PathLike | None = None,
+        image_size: int | None = None,
+    ) -> "MultimodalNerImageProcessor":
+        """Make pictures for an image encoder.
+
+        Args:
+            config: its configuration; None = there is none.
+            vision: its id or folder, where it is pretrained: it says how pictures are normalised.
+            image_size: pixels of both sides; default: what the encoder was made for.
+        """
+        height, width = (image_size, image_size) if image_size else (224, 224)
+        if config is not None and not image_size:
+            height, width = picture_size(config)
+        size = {"height": height, "width": width}
+        return cls.from_vision_model(vision, size=size) if vision else cls(size=size)
 
     def crop(self, picture: Image.Image, boxes: Sequence[Sequence[float]]) -> list[Image.Image]:
         """Cut boxes [x0, y0, x1, y1], in pixels of this picture, out of it; parts outside the picture are left out.
