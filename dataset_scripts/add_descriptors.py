@@ -1,6 +1,6 @@
-"""A dataset of tweets -> the same with columns computed from words and pictures: phrases, objects, captions, features.
+"""A dataset of posts -> the same with columns computed from words and pictures: phrases, objects, captions, features.
 
-    python -m dataset_scripts.add_descriptors data/tweets --output_dir data/described \
+    python -m dataset_scripts.add_descriptors data/posts --output_dir data/described \
         --columns noun_phrases objects object_features --encoder timm/resnet152.a1_in1k
     accelerate launch --num_processes 4 -m dataset_scripts.add_descriptors …
 
@@ -22,57 +22,61 @@ from datasets import DatasetDict, disable_progress_bars
 
 from modeling_umgf.noun_phrases import capitalised_phrases, find_noun_phrases, noun_phrase_extractor
 
-from .column_computation import compute_columns
-from .descriptor_columns import (
-    DescriptorColumn,
+from .descriptors.computation import compute_columns
+from .descriptors.computed_columns import (
+    ComputedColumn,
     caption_column,
     object_features_column,
     object_labels_column,
     objects_column,
     text_embedding_column,
 )
-from .loading import load_tweets
-from .text_files import BadInput, run_command
-from .writing import check_output_dir, write_dataset
+from .reading.bad_input import BadInput, run_command
+from .reading.loading import load_posts
+from .writing.dataset_folder import check_output_dir, write_dataset
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("noun_phrases", "objects", "object_labels", "caption", "object_features", "text_embedding")
+COMPUTABLE = ("noun_phrases", "objects", "object_labels", "caption", "object_features", "text_embedding")
 """What can be computed, in this order: features are those of the objects found before."""
 
 
 def main() -> None:
     arguments = _parser().parse_args()
     state = PartialState()
-    logging.basicConfig(level=logging.INFO if state.is_main_process else logging.ERROR, format="%(message)s")
+    if not state.is_main_process:
+        logging.disable(logging.WARNING)  # one process tells what is done
     check_output_dir(arguments.output_dir)
-    splits = load_tweets(arguments.dataset, arguments.dataset_config)
+    splits = load_posts(arguments.dataset, arguments.dataset_config)
     columns = _requested_columns(arguments, splits, state.device)
     find_phrases = _noun_phrase_finder(arguments, splits)
     cache_dir = arguments.cache_dir or f"{arguments.output_dir.rstrip('/')}.descriptors"
     disable_progress_bars()  # those of datasets, for its temporary files
     with tempfile.TemporaryDirectory(prefix="descriptors-") as work_dir:
-        settings = {"batch_size": arguments.batch_size, "num_proc": arguments.num_proc}
-        splits, summary = compute_columns(splits, columns, cache_dir, work_dir, noun_phrases=find_phrases, **settings)
+        splits, summary = compute_columns(
+            splits,
+            columns,
+            cache_dir,
+            work_dir,
+            noun_phrases=find_phrases,
+            batch_size=arguments.batch_size,
+            num_proc=arguments.num_proc,
+        )
         if state.is_main_process:
             title, description = _card_text(arguments.dataset)
-            made = [f"- `{column.name}`: {json.dumps(column.settings)}" for column in columns]
+            lines = [description, "", "Computed by `dataset_scripts.add_descriptors`:", ""]
             if find_phrases is not None:
-                fell_back = find_phrases.keywords["extractor"] is capitalised_phrases
-                used = {"extractor": "capitals" if fell_back else arguments.noun_phrase_extractor}
-                made.insert(0, f"- `noun_phrases`: {json.dumps(used | {'merge_of': arguments.merge_of})}")
-            facts = [f"- {line}" for line in summary.lines()]
-            description = "\n".join(
-                [description, "", "Computed by `dataset_scripts.add_descriptors`:", "", *made, *facts]
-            )
-            write_dataset(splits, arguments.output_dir, title=title, description=description)
+                lines.append(f"- `noun_phrases`: {json.dumps(_phrase_settings(arguments, find_phrases))}")
+            lines += [f"- `{column.name}`: {json.dumps(column.settings)}" for column in columns]
+            lines += [f"- {line}" for line in summary.lines()]
+            write_dataset(splits, arguments.output_dir, title=title, description="\n".join(lines))
             logger.info("\n".join(summary.lines()))
         state.wait_for_everyone()
 
 
 def _requested_columns(
     arguments: argparse.Namespace, splits: DatasetDict, device: torch.device
-) -> list[DescriptorColumn]:
+) -> list[ComputedColumn]:
     """The columns that need a model, in the order in which they are computed."""
     present = {key for split in splits.values() for key in split.features}
     wanted = set(arguments.columns)
@@ -103,7 +107,7 @@ def _requested_columns(
         "object_features": lambda: object_features_column(arguments.encoder, dtype, arguments.features_of),
         "text_embedding": lambda: text_embedding_column(arguments.text_encoder),
     }
-    return [make[name]() for name in COLUMNS if name in wanted and name in make]
+    return [make[name]() for name in COMPUTABLE if name in wanted and name in make]
 
 
 def _noun_phrase_finder(arguments: argparse.Namespace, splits: DatasetDict) -> partial | None:
@@ -115,12 +119,19 @@ def _noun_phrase_finder(arguments: argparse.Namespace, splits: DatasetDict) -> p
     return partial(find_noun_phrases, extractor=extractor, merge_of=arguments.merge_of)
 
 
+def _phrase_settings(arguments: argparse.Namespace, find_phrases: partial) -> dict[str, str | bool]:
+    """What the noun phrases depend on, for the card: the extractor that was used, not only the one asked for."""
+    fell_back = find_phrases.keywords["extractor"] is capitalised_phrases
+    used = "capitals" if fell_back else arguments.noun_phrase_extractor
+    return {"extractor": used, "merge_of": arguments.merge_of}
+
+
 def _card_text(dataset: str) -> tuple[str, str]:
     """Title and description that the card of the dataset has now."""
     card = Path(dataset) / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else ""
     found = re.search(r"^# (.+?)$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    return (found[1].strip(), found[2].strip()) if found else (f"Tweets of {Path(dataset).name}", "")
+    return (found[1].strip(), found[2].strip()) if found else (f"Posts of {Path(dataset).name}", "")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_config", metavar="NAME", help="its configuration, where it has several")
     parser.add_argument("--output_dir", required=True, help="folder to write; a dataset that is there is replaced")
     parser.add_argument("--cache_dir", help="where results are kept (default <output_dir>.descriptors)")
-    parser.add_argument("--columns", nargs="+", choices=COLUMNS, required=True, help="what to compute")
+    parser.add_argument("--columns", nargs="+", choices=COMPUTABLE, required=True, help="what to compute")
     phrases = parser.add_argument_group("noun_phrases")
     phrases.add_argument("--noun_phrase_extractor", default="nltk", help="nltk, spacy[:<pipeline>] or capitals")
     phrases.add_argument("--merge_of", action="store_true", help='join two phrases with nothing but "of" between them')
@@ -137,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     objects.add_argument("--detector", default="IDEA-Research/grounding-dino-tiny", help="zero-shot object detector")
     objects.add_argument("--min_score", type=float, default=0.5, help="boxes below are no objects (default 0.5)")
     objects.add_argument("--boxes_per_query", type=int, default=1, help="boxes of a phrase (default 1)")
-    objects.add_argument("--max_objects", type=int, default=12, help="objects of a tweet (default 12)")
+    objects.add_argument("--max_objects", type=int, default=12, help="objects of a post (default 12)")
     others = parser.add_argument_group("object_labels, caption, object_features, text_embedding")
     others.add_argument("--labeler", default="facebook/detr-resnet-50", help="closed-set object detector")
     others.add_argument("--label_min_score", type=float, default=0.5, help="objects below are not named (default 0.5)")

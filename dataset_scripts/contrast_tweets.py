@@ -7,26 +7,22 @@ the words say its type; one holds no name at all.
 """
 
 import argparse
-import io
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from PIL import Image, ImageDraw
 
 from modeling_umgf.labels import bio_labels, spans_to_tags
 
-from .features import TWITTER_TYPES, dataset_features
-from .text_files import run_command
-from .writing import check_output_dir, write_dataset
+from .columns.contract import TWITTER_TYPES, dataset_features
+from .contrast.drawings import draw_objects
+from .contrast.names import invented_name, invented_words
+from .reading.bad_input import run_command
+from .writing.dataset_folder import check_output_dir, write_dataset
 
 SPLITS = {"train": (2000, 1140), "validation": (300, 57), "test": (500, 95)}
-"""Tweets and different names (or about as many) of each split."""
-
-WIDTH, HEIGHT = 128, 96
-COLUMNS, ROWS = 3, 2  # each object has a cell of the picture for itself
+"""Posts and different names (or about as many) of each split."""
 
 # {} is a name; words with a tilde are a noun phrase that is no name and that an object may be linked to
 TEMPLATES = {
@@ -49,7 +45,7 @@ TEMPLATES = {
         "RT @daily_pics : {} or {} or {} ? you choose",
     ],
 }
-SPEAKING_CLAUSES = {  # for tweets without a picture: a name alone, and the words say its type
+SPEAKING_CLAUSES = {  # for posts without a picture: a name alone, and the words say its type
     "PER": ["my sister {} says hello", "happy birthday to my sister {}"],
     "LOC": ["greetings from the city {}", "it rains in the city {}"],
     "ORG": ["the company {} is hiring", "we work for the company {}"],
@@ -66,10 +62,10 @@ GENERAL_WORDS = {"PER": "person", "LOC": "location", "ORG": "organization", "MIS
 
 
 def contrast_tweets(seed: int = 0) -> DatasetDict:
-    """Make the splits train (2,000 tweets), validation (300) and test (500), which share no name.
+    """Make the splits train (2,000 posts), validation (300) and test (500), which share no name.
 
     Args:
-        seed: Everything follows from it.
+        seed: everything follows from it.
 
     Returns:
         Columns `id`, `tokens`, `ner_tags`, `image`, `noun_phrases`, `objects`.
@@ -79,7 +75,7 @@ def contrast_tweets(seed: int = 0) -> DatasetDict:
     features = dataset_features(bio_labels(TWITTER_TYPES), ("noun_phrases", "objects"))
     splits = DatasetDict()
     for split, (size, name_count) in SPLITS.items():
-        rows = [_tweet(mentions, rng) for mentions in _mentions(words, size, name_count, rng)]
+        rows = [_post(mentions, rng) for mentions in _mentions(words, size, name_count, rng)]
         rng.shuffle(rows)
         rows = [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
         splits[split] = Dataset.from_list(rows, features=features)
@@ -97,31 +93,24 @@ def write_contrast_tweets(output_dir: str | Path, seed: int = 0) -> None:
     )
 
 
-def invented_words(rng: np.random.Generator, count: int) -> Iterator[str]:
-    """Different capitalised words of two or three random syllables."""
-    seen = set()
-    while len(seen) < count:
-        syllables = ["".join(rng.choice(list(part)) for part in ("bdfgklmnprstvz", "aeiou", "lnrs")) for _ in range(3)]
-        word = "".join(syllable[: rng.integers(2, 4)] for syllable in syllables[: rng.integers(2, 4)]).capitalize()
-        if word not in seen:
-            seen.add(word)
-            yield word
-
-
 def _mentions(
-    words: Iterator[str], tweets: int, name_count: int, rng: np.random.Generator
+    words: Iterator[str], posts: int, name_count: int, rng: np.random.Generator
 ) -> Iterator[list[tuple[list[str], str]]]:
-    """Share names out to the tweets as (name, type) pairs; each name gets each type equally often.
+    """Share names out to the posts as (name, type) pairs; each name gets each type equally often.
 
-    Of 25 tweets 22 hold two or three names, two hold one, and one holds none.
+    Of 25 posts 22 hold two or three names, two hold one, and one holds none.
     """
-    none, one = tweets // 25, 2 * tweets // 25
-    several = tweets - none - one
+    none = posts // 25
+    one = 2 * posts // 25
+    several = posts - none - one
     sizes = np.repeat([0, 1, 2, 3], [none, one, several - several // 2, several // 2])
     repeats = max(1, round(sizes.sum() / (4 * name_count)))
-    sizes[tweets - sizes.sum() % (4 * repeats) :] = 2  # so that it comes out even
-    names = [[next(words)] + [next(words)] * bool(rng.random() < 0.25) for _ in range(sizes.sum() // (4 * repeats))]
-    pools = {kind: [names[i] for i in rng.permutation(len(names) * repeats) % len(names)] for kind in TWITTER_TYPES}
+    sizes[posts - sizes.sum() % (4 * repeats) :] = 2  # so that it comes out even
+    names = [invented_name(words, rng) for _ in range(sizes.sum() // (4 * repeats))]
+    pools = {}
+    for kind in TWITTER_TYPES:
+        order = rng.permutation(len(names) * repeats) % len(names)
+        pools[kind] = [names[i] for i in order]
     for size in rng.permutation(sizes):
         fullest = sorted(pools, key=lambda kind: (-len(pools[kind]), rng.random()))[:size]
         mentions = []
@@ -132,7 +121,7 @@ def _mentions(
         yield mentions
 
 
-def _tweet(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> dict:
+def _post(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> dict:
     """One row: words with the names in random order, and a picture with the objects in random places."""
     mentions = [mentions[i] for i in rng.permutation(len(mentions))]
     has_picture = len(mentions) > 1
@@ -150,27 +139,36 @@ def _tweet(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> d
         "objects": [],
     }
     if has_picture:
-        scene = [(kind, (start, end)) for start, end, kind in spans]
-        scene += [(rng.choice(TWITTER_TYPES), phrase) for phrase in other_phrases if rng.random() < 0.4]
-        scene += [(rng.choice(TWITTER_TYPES), None)] * bool(rng.random() < 0.2)
-        scene = [scene[i] for i in rng.permutation(len(scene))]
+        scene = _scene(spans, other_phrases, rng)
         picture, boxes = draw_objects([kind for kind, _ in scene], rng)
         row["image"] = {"bytes": picture, "path": None}
-        row["objects"] = [
-            {
-                "box": box,
-                "score": rng.uniform(0.5, 1.0),
-                "query": GENERAL_WORDS[kind] if phrase is None else " ".join(tokens[slice(*phrase)]),
-                "phrase": None if phrase is None else {"start": phrase[0], "end": phrase[1]},
-            }
-            for (kind, phrase), box in zip(scene, boxes, strict=True)
-        ]
+        for (kind, phrase), box in zip(scene, boxes, strict=True):
+            found = {"box": box, "score": rng.uniform(0.5, 1.0), "query": GENERAL_WORDS[kind], "phrase": None}
+            if phrase is not None:
+                start, end = phrase
+                found["query"] = " ".join(tokens[start:end])
+                found["phrase"] = {"start": start, "end": end}
+            row["objects"].append(found)
     return row
+
+
+def _scene(
+    spans: list[tuple[int, int, str]], other_phrases: list[tuple[int, int]], rng: np.random.Generator
+) -> list[tuple[str, tuple[int, int] | None]]:
+    """Types of the objects of a picture and the phrases they are linked to: those of the names, and misleading ones."""
+    scene = [(kind, (start, end)) for start, end, kind in spans]
+    scene += [(rng.choice(TWITTER_TYPES), phrase) for phrase in other_phrases if rng.random() < 0.4]
+    unlinked = rng.choice(TWITTER_TYPES)
+    if rng.random() < 0.2:
+        scene.append((unlinked, None))
+    return [scene[i] for i in rng.permutation(len(scene))]
 
 
 def _fill(template: str, mentions: list) -> tuple[list[str], list[tuple[int, int, str]], list[tuple[int, int]]]:
     """Words, (start, end, type) of the names and (start, end) of the phrase that is no name."""
-    tokens, spans, marked = [], [], []
+    tokens = []
+    spans = []
+    marked = []
     for word in template.split():
         if word == "{}":
             name, kind = mentions[len(spans)]
@@ -183,87 +181,11 @@ def _fill(template: str, mentions: list) -> tuple[list[str], list[tuple[int, int
     return tokens, spans, [(marked[0], marked[-1] + 1)] if marked else []
 
 
-def draw_objects(kinds: list[str], rng: np.random.Generator) -> tuple[bytes, list[list[float]]]:
-    """A JPEG file with one object per kind, each in a cell of its own, and the boxes around them."""
-    background = rng.integers(0, 256, 3)
-    slope = np.linspace(-1, 1, WIDTH)[None, :, None] * rng.uniform(-40, 40, 3)
-    noise = rng.normal(0, rng.uniform(2, 15), (HEIGHT, WIDTH, 3))
-    picture = Image.fromarray((background + slope + noise).clip(0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
-    boxes = []
-    for kind, cell in zip(kinds, rng.permutation(COLUMNS * ROWS), strict=False):
-        width, height = rng.uniform(30, 41), rng.uniform(34, 46)
-        x = cell % COLUMNS * WIDTH / COLUMNS + rng.uniform(0, WIDTH / COLUMNS - width)
-        y = cell // COLUMNS * HEIGHT / ROWS + rng.uniform(0, HEIGHT / ROWS - height)
-        main = _contrasting_colour(background, rng)
-        _SHAPES[kind](_Pen(draw, x, y, width, height), main, _contrasting_colour(main, rng))
-        boxes.append([round(float(edge + rng.uniform(-1, 1)), 1) for edge in (x, y, x + width, y + height)])
-    boxes = [[max(x0, 0), max(y0, 0), min(x1, WIDTH), min(y1, HEIGHT)] for x0, y0, x1, y1 in boxes]
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=90)
-    return file.getvalue(), boxes
-
-
-def _contrasting_colour(other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    while True:
-        colour = rng.integers(0, 256, 3)
-        if abs(colour - other).sum() > 220:
-            return colour
-
-
-class _Pen:
-    """Draws in coordinates from 0 to 1 inside one box of a picture."""
-
-    def __init__(self, draw: ImageDraw.ImageDraw, x: float, y: float, width: float, height: float):
-        self.draw, self.x, self.y, self.width, self.height = draw, x, y, width, height
-
-    def points(self, *xy: float) -> list[tuple[float, float]]:
-        return [(self.x + u * self.width, self.y + v * self.height) for u, v in zip(xy[::2], xy[1::2], strict=True)]
-
-    def polygon(self, colour: np.ndarray, *xy: float) -> None:
-        self.draw.polygon(self.points(*xy), fill=tuple(map(int, colour)))
-
-    def ellipse(self, colour: np.ndarray, *xy: float) -> None:
-        self.draw.ellipse(self.points(*xy), fill=tuple(map(int, colour)))
-
-
-def _person(pen: _Pen, main: np.ndarray, second: np.ndarray) -> None:
-    pen.ellipse(second, 0.33, 0.0, 0.67, 0.32)  # head
-    pen.polygon(main, 0.3, 0.34, 0.7, 0.34, 0.68, 0.7, 0.32, 0.7)  # body
-    pen.polygon(main, 0.3, 0.34, 0.0, 0.6, 0.1, 0.7, 0.32, 0.55)  # arms
-    pen.polygon(main, 0.7, 0.34, 1.0, 0.6, 0.9, 0.7, 0.68, 0.55)
-    pen.polygon(second, 0.32, 0.7, 0.48, 0.7, 0.42, 1.0, 0.24, 1.0)  # legs
-    pen.polygon(second, 0.52, 0.7, 0.68, 0.7, 0.76, 1.0, 0.58, 1.0)
-
-
-def _place(pen: _Pen, main: np.ndarray, second: np.ndarray) -> None:
-    pen.polygon(main, 0.0, 1.0, 0.38, 0.25, 0.6, 0.65, 0.72, 0.5, 1.0, 1.0)  # two mountains
-    pen.ellipse(second, 0.66, 0.02, 0.94, 0.28)  # sun
-
-
-def _organisation(pen: _Pen, main: np.ndarray, second: np.ndarray) -> None:
-    pen.ellipse(main, 0.0, 0.0, 1.0, 1.0)  # a round logo: a diamond in a disc
-    pen.polygon(second, 0.5, 0.12, 0.88, 0.5, 0.5, 0.88, 0.12, 0.5)
-
-
-def _thing(pen: _Pen, main: np.ndarray, second: np.ndarray) -> None:
-    pen.ellipse(second, 0.0, 0.05, 0.4, 0.45)  # a cup: two handles, bowl, stem, foot
-    pen.ellipse(second, 0.6, 0.05, 1.0, 0.45)
-    pen.polygon(main, 0.15, 0.0, 0.85, 0.0, 0.7, 0.5, 0.56, 0.6, 0.56, 0.8, 0.44, 0.8, 0.44, 0.6, 0.3, 0.5)
-    pen.polygon(main, 0.2, 0.8, 0.8, 0.8, 0.8, 1.0, 0.2, 1.0)
-
-
-_SHAPES = dict(zip(TWITTER_TYPES, (_person, _place, _organisation, _thing), strict=True))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output_dir", required=True, help="folder to write; a dataset that is already there is replaced"
-    )
+    parser.add_argument("--output_dir", required=True, help="folder to write; a dataset that is there is replaced")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     write_contrast_tweets(arguments.output_dir, arguments.seed)
 
 

@@ -1,49 +1,55 @@
-"""Report what is odd in a dataset of tweets, compare two copies of it, and build Twitter-2017c."""
+"""Report what is odd in a dataset of posts, compare two copies of it, and build Twitter-2017c."""
 
 import argparse
 import json
-import logging
-import os
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .counts import count_split
-from .doctor_checks import (
+from modeling_umgf.files import write_whole
+from modeling_umgf.split_counts import count_split
+
+from .checks.oddities import (
+    PicturePrint,
     check_entities,
     check_overlap,
     check_phrases,
     check_pieces,
     check_words,
     compare_labels,
+    count_repeated,
     picture_prints,
-    repeated,
 )
-from .splits import FILE_FORMATS, load_splits, read_splits
-from .text_files import BadInput, run_command
-from .twitter2017c import read_id_list, twitter2017c
-from .twitter_releases import label_version
-from .writing import check_output_dir, write_dataset
+from .checks.twitter2017c import twitter2017c
+from .checks.twitter_releases import label_version
+from .reading.bad_input import BadInput, run_command
+from .reading.splits import FILE_FORMATS, load_splits, read_splits
+from .reading.text_files import read_id_list
+from .writing.dataset_folder import check_output_dir, write_dataset
 
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
 
 
 def examine(
-    splits: Mapping[str, Dataset], prints: Mapping[str, Mapping[str, tuple[str, str]]], tokenizer=None
+    splits: Mapping[str, Dataset],
+    prints: Mapping[str, Mapping[str, PicturePrint]],
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> dict[str, dict]:
     """All checks of a dataset.
 
     Args:
-        splits: As `load_splits` returns them.
-        prints: Of each split, the prints of its pictures (`picture_prints`).
-        tokenizer: Of transformers, to find words without pieces; None = this check is left out.
+        splits: as `load_splits` returns them.
+        prints: of each split, the prints of its pictures (`picture_prints`).
+        tokenizer: to find words without pieces; None = this check is left out.
 
     Returns:
         {"labels": …, "splits": {split: {topic: {check: number}}}, "overlap": …}.
     """
-    report = {"labels": label_version({name: count_split(split) for name, split in splits.items()}), "splits": {}}
+    counts = {name: count_split(split) for name, split in splits.items()}
+    report = {"labels": label_version(counts), "splits": {}}
     for name, split in splits.items():
         report["splits"][name] = {
             "entities": check_entities(split),
@@ -51,29 +57,29 @@ def examine(
             "pieces": check_pieces(split, tokenizer.tokenize) if tokenizer else {},
             "phrases": check_phrases(split),
             "pictures": {
-                "pictures with the bytes of another": repeated(prints[name].values(), 0),
-                "pictures that look like another": repeated(prints[name].values(), 1),
+                "pictures with the bytes of another": count_repeated(one.content for one in prints[name].values()),
+                "pictures that look like another": count_repeated(one.look for one in prints[name].values()),
             },
         }
     report["overlap"] = check_overlap(splits)
-    by_bytes = defaultdict(list)
+    posts_by_content = defaultdict(list)
     for name, split in prints.items():
-        for tweet, (content, _) in split.items():
-            by_bytes[content].append(f"{name} {tweet}")
-    report["overlap"]["tweets with equal pictures"] = [tweets for tweets in by_bytes.values() if len(tweets) > 1]
+        for post, one in split.items():
+            posts_by_content[one.content].append(f"{name} {post}")
+    report["overlap"]["posts with equal pictures"] = [same for same in posts_by_content.values() if len(same) > 1]
     return report
 
 
 def main() -> None:
     arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.twitter2017c:
         check_output_dir(arguments.twitter2017c)
-    tokenizer = _tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer) if arguments.tokenizer else None
     splits, outcomes = read_splits(
         _source(arguments.source), file_format=arguments.format, image_dir=arguments.image_dir, unique_ids=False
     )
-    prints, tiny = {}, {}
+    prints = {}
+    tiny = {}
     for name, split in splits.items():
         prints[name], tiny[name] = picture_prints(split, arguments.tiny)
     report = examine(splits, prints, tokenizer)
@@ -88,42 +94,53 @@ def main() -> None:
         report["compare"] = compare_labels(splits, other)
     print(as_text(report))
     if arguments.json:
-        unfinished = Path(f"{arguments.json}.unfinished")
-        unfinished.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, arguments.json)
+        with write_whole(arguments.json) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if arguments.twitter2017c:
         exclude = read_id_list(arguments.exclude_ids) if arguments.exclude_ids else ()
         kept, lost = twitter2017c(splits, prints, exclude)
-        lines = [f"- {name}: {dict(reasons)}" for name, reasons in lost.items()]
-        description = "Twitter-2017 without the tweets that have no picture of their own. Left out:\n\n" + "\n".join(
-            lines
-        )
-        note = "\n\nThe published subset has 3075/659/661 tweets; its list of 424 removed ids was never published."
-        write_dataset(kept, arguments.twitter2017c, title="Twitter-2017c", description=description + note)
+        description = _describe_twitter2017c(lost)
+        write_dataset(kept, arguments.twitter2017c, title="Twitter-2017c", description=description)
+
+
+def _describe_twitter2017c(lost: Mapping[str, Counter]) -> str:
+    lines = ["Twitter-2017 without the posts that have no picture of their own. Left out:", ""]
+    lines += [f"- {name}: {dict(reasons)}" for name, reasons in lost.items()]
+    lines += ["", "The published subset has 3075/659/661 posts; its list of 424 removed ids was never published."]
+    return "\n".join(lines)
 
 
 def as_text(report: Mapping) -> str:
     """The report as tables of plain text; lists of ids are left to the JSON."""
-    names = list(report["splits"])
+    splits = report["splits"]
     lines = [report["labels"], ""]
-    for topic in next(iter(report["splits"].values())):
-        checks = list(dict.fromkeys(check for name in names for check in report["splits"][name][topic]))
-        rows = [[check, *(report["splits"][name][topic].get(check, 0) for name in names)] for check in checks]
-        lines += _table([topic, *names], rows)
+    for topic in next(iter(splits.values())):
+        rows = {}
+        for split in splits.values():
+            for check in split[topic]:
+                rows[check] = [other[topic].get(check, 0) for other in splits.values()]
+        lines += _table([topic, *splits], rows)
     others = {"overlap": report["overlap"]}
-    others |= {f"compare {name}": changes for name, changes in report.get("compare", {}).items()}
+    for name, changes in report.get("compare", {}).items():
+        others[f"compare {name}"] = changes
     for topic, checks in others.items():
-        rows = [[check, number] for check, number in checks.items() if not isinstance(number, list)]
+        rows = {check: [number] for check, number in checks.items() if not isinstance(number, list)}
         lines += _table([topic, ""], rows)
     return "\n".join(lines)
 
 
-def _table(header: list[str], rows: list[list]) -> list[str]:
+def _table(header: Sequence[str], rows: Mapping[str, Sequence]) -> list[str]:
+    """A header and rows by their first cell, in columns; nothing where there is no row."""
     if not rows:
         return []
-    cells = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+    cells = [list(header)]
+    for name, numbers in rows.items():
+        cells.append([name, *map(str, numbers)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for first, *others in cells:
+        line = "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
+        lines.append(line.rstrip())
     return [lines[0], "-" * max(map(len, lines)), *lines[1:], ""]
 
 
@@ -144,12 +161,6 @@ def _source(arguments: list[str]) -> str | dict[str, str]:
     return files
 
 
-def _tokenizer(name: str):
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -164,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--compare_format", choices=FILE_FORMATS)
     parser.add_argument("--json", metavar="FILE", help="write the report, with all ids")
-    parser.add_argument("--twitter2017c", metavar="FOLDER", help="write the tweets with a picture of their own")
+    parser.add_argument("--twitter2017c", metavar="FOLDER", help="write the posts with a picture of their own")
     parser.add_argument("--exclude_ids", metavar="FILE", help="ids to leave out of it, one per line")
     return parser
 

@@ -4,7 +4,7 @@ Every name stands for a person, a place, an organisation and something else equa
 missing or noise. Half of the posts have a topic of two words: a gallery of other posts holds four pictures whose
 captions name this topic, and they show the type (inter-modal relation). The other half have a picture of noise in which
 objects with invented labels were found: four pictures of the gallery have exactly these labels, and they show the type
-(intra-modal relation). The test tweets share no topic and no label with the training tweets, so that neither can be
+(intra-modal relation). The test posts share no topic and no label with the training posts, so that neither can be
 learnt by heart.
 
 The image encoder is a small ResNet that is first trained, on drawings of its own, to tell the four shapes, and then
@@ -13,7 +13,7 @@ frozen, as one trained on ImageNet would be.
 
 import argparse
 import io
-import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +22,23 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
 
+from modeling_umgf import UmgfImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
-from modeling_umgf.image_processing_umgf import UmgfImageProcessor
 from modeling_umgf.labels import bio_labels, spans_to_tags
 from modeling_umgf.sentence_encoders import HashingEncoder
 
 from .build_relations import build_relations
-from .contrast_tweets import draw_objects, invented_words
-from .features import TWITTER_TYPES, dataset_features
-from .text_files import run_command
+from .columns.contract import TWITTER_TYPES, dataset_features
+from .contrast.drawings import draw_objects
+from .contrast.names import invented_name, invented_words
+from .reading.bad_input import run_command
 
 SPLITS = {"train": 1600, "validation": 200, "test": 400}
-"""Tweets of each split; half of them are decided by each relation. Four tweets share a name, two a topic."""
+"""Posts of each split; half of them are decided by each relation. Four posts share a name, two a topic."""
 
 PICTURES_A_TOPIC = 4
-WORDS_A_TOPIC, LABELS_A_SET = 2, 3
+WORDS_A_TOPIC = 2
+LABELS_A_SET = 3
 IMAGE_SIZE = 64
 DRAWINGS = 1600  # to train the image encoder on
 
@@ -52,36 +54,42 @@ CAPTIONS = ["a photo of {}", "scenes from {}", "{} as seen last night", "several
 
 
 def relation_contrast_tweets(seed: int = 0) -> DatasetDict:
-    """Make the splits train (1,600 tweets), validation (200), test (400) and gallery, which share no topic.
+    """Make the splits train (1,600 posts), validation (200), test (400) and gallery, which share no topic.
 
     Args:
-        seed: Everything follows from it.
+        seed: everything follows from it.
 
     Returns:
         Columns `id`, `tokens`, `ner_tags`, `image`, `caption`, `object_labels`. The gallery has no names.
     """
     rng = np.random.default_rng(seed)
     words = invented_words(rng, 3 * sum(SPLITS.values()))  # 2 a name and 3 a topic at most
-    features = dataset_features(bio_labels(TWITTER_TYPES), ("caption", "object_labels"))
-    rows, gallery = {}, []
+    rows = {}
+    gallery = []
     for split, size in SPLITS.items():
-        tweets = []
+        posts = []
         for pair in range(size // 8):
-            names = [[next(words)] + [next(words)] * bool(rng.random() < 0.25) for _ in range(2)]
+            names = [invented_name(words, rng) for _ in range(2)]
             for i, kind in enumerate(TWITTER_TYPES):
-                by_topic = (pair + i) % 2 == 0
-                topic = [next(words).lower() for _ in range(WORDS_A_TOPIC)] if by_topic else None
-                labels = None if by_topic else [next(words).lower() for _ in range(LABELS_A_SET)]
+                topic = labels = None
+                if (pair + i) % 2 == 0:
+                    topic = _lower_words(words, WORDS_A_TOPIC)
+                else:
+                    labels = _lower_words(words, LABELS_A_SET)
                 gallery += [_gallery_post(kind, topic, labels, rng) for _ in range(PICTURES_A_TOPIC)]
-                tweets += [_tweet(name, kind, topic, labels, rng) for name in names]
-        rows[split] = [tweets[i] for i in rng.permutation(size)]
+                posts += [_post(name, kind, topic, labels, rng) for name in names]
+        rows[split] = [posts[i] for i in rng.permutation(size)]
     rows["gallery"] = [gallery[i] for i in rng.permutation(len(gallery))]
-    return DatasetDict(
-        {
-            split: Dataset.from_list([{"id": f"{split}-{i}", **row} for i, row in enumerate(posts)], features=features)
-            for split, posts in rows.items()
-        }
-    )
+    features = dataset_features(bio_labels(TWITTER_TYPES), ("caption", "object_labels"))
+    splits = DatasetDict()
+    for split, posts in rows.items():
+        posts = [{"id": f"{split}-{number}", **post} for number, post in enumerate(posts)]
+        splits[split] = Dataset.from_list(posts, features=features)
+    return splits
+
+
+def _lower_words(words: Iterator[str], count: int) -> list[str]:
+    return [next(words).lower() for _ in range(count)]
 
 
 def _gallery_post(kind: str, topic: list[str] | None, labels: list[str] | None, rng: np.random.Generator) -> dict:
@@ -98,16 +106,18 @@ def _gallery_post(kind: str, topic: list[str] | None, labels: list[str] | None, 
     }
 
 
-def _tweet(
+def _post(
     name: list[str], kind: str, topic: list[str] | None, labels: list[str] | None, rng: np.random.Generator
 ) -> dict:
     """A post with one name; a topic and no picture, or labels and a picture of noise."""
-    before, after = (part.split() for part in str(rng.choice(TEMPLATES)).split("{}"))
-    tokens = [*before, *name, *after] + [f"#{word}" for word in topic or []]
+    before, after = str(rng.choice(TEMPLATES)).split("{}")
+    start = len(before.split())
+    hashtags = [f"#{word}" for word in topic or []]
+    tokens = [*before.split(), *name, *after.split(), *hashtags]
     noise = None if labels is None else {"bytes": _noise(rng), "path": None}
     return {
         "tokens": tokens,
-        "ner_tags": spans_to_tags([(len(before), len(before) + len(name), kind)], len(tokens)),
+        "ner_tags": spans_to_tags([(start, start + len(name), kind)], len(tokens)),
         "image": noise,
         "caption": None,
         "object_labels": labels,
@@ -171,7 +181,6 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     write_relation_contrast_tweets(arguments.output_dir, arguments.seed)
 
 

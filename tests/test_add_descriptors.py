@@ -24,10 +24,10 @@ from tiny_detectors import save_detector
 from transformers import BertConfig, BertModel, ConvNextImageProcessor, ResNetConfig, ResNetModel
 
 from dataset_scripts import add_descriptors
-from dataset_scripts.artefact_store import ArtefactStore
-from dataset_scripts.features import dataset_features
-from dataset_scripts.splits import load_splits
-from dataset_scripts.writing import write_dataset
+from dataset_scripts.columns.contract import dataset_features
+from dataset_scripts.reading.splits import load_splits
+from dataset_scripts.writing.artefact_store import ArtefactStore
+from dataset_scripts.writing.dataset_folder import write_dataset
 from modeling_umgf.descriptors import Captioner, ObjectLabeler, PictureFeatures
 from modeling_umgf.grounding import Grounder
 from modeling_umgf.pictures import open_picture
@@ -50,7 +50,7 @@ def picture(seed: int) -> Image.Image:
 
 
 def rows(seeds: list[int | None]) -> dict:
-    """Tweets with a random picture each; None = no picture, -1 = a truncated one."""
+    """Posts with a random picture each; None = no picture, -1 = a truncated one."""
     images = [None if seed is None else encoded(picture(abs(seed))) for seed in seeds]
     for image, seed in zip(images, seeds, strict=True):
         if seed == -1:
@@ -61,13 +61,13 @@ def rows(seeds: list[int | None]) -> dict:
 
 
 @pytest.fixture(scope="module")
-def tweets(tmp_path_factory) -> Path:
-    """Twelve tweets, one without a picture, one with a truncated one; 9 different pairs of words and picture."""
+def posts(tmp_path_factory) -> Path:
+    """Twelve posts, one without a picture, one with a truncated one; 9 different pairs of words and picture."""
     features = dataset_features(["O", "B-PER", "I-PER"])
     splits = {"train": rows([1, 2, 3, None, -1, 6, 1, 8, 6]), "test": rows([10, 3, 12])}
     dataset = DatasetDict({name: Dataset.from_dict(own, features=features) for name, own in splits.items()})
-    folder = tmp_path_factory.mktemp("data") / "tweets"
-    write_dataset(dataset, folder, title="Some tweets", description="Made for a test.")
+    folder = tmp_path_factory.mktemp("data") / "posts"
+    write_dataset(dataset, folder, title="Some posts", description="Made for a test.")
     return folder
 
 
@@ -93,11 +93,11 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(tweets, models, tmp_path, monkeypatch, caplog):
+def run(posts, models, tmp_path, monkeypatch, caplog):
     """Run the command in this process; returns the folder it wrote."""
     caplog.set_level(logging.INFO)
 
-    def run(*columns: str, output: str = "out", dataset: Path = tweets, **options) -> Path:
+    def run(*columns: str, output: str = "out", dataset: Path = posts, **options) -> Path:
         argv = arguments(models, dataset, tmp_path / output, columns, options)
         monkeypatch.setattr(sys, "argv", ["add_descriptors", *argv])
         add_descriptors.main()
@@ -130,17 +130,17 @@ ALL = ("object_features", "caption", "objects", "object_labels", "text_embedding
 
 
 @pytest.fixture(scope="module")
-def described(tweets, models, tmp_path_factory) -> Path:
-    """The tweets with all columns."""
+def described(posts, models, tmp_path_factory) -> Path:
+    """The posts with all columns."""
     folder = tmp_path_factory.mktemp("described") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["add_descriptors", *arguments(models, tweets, folder, ALL, {})])
+        patch.setattr(sys, "argv", ["add_descriptors", *arguments(models, posts, folder, ALL, {})])
         add_descriptors.main()
     return folder
 
 
-def test_all_columns_come_in_the_order_of_a_dataset_and_the_others_stay(tweets, described):
-    before, after = undecoded(tweets), undecoded(described)
+def test_all_columns_come_in_the_order_of_a_dataset_and_the_others_stay(posts, described):
+    before, after = undecoded(posts), undecoded(described)
     assert list(after.features) == [
         *["id", "tokens", "ner_tags", "image", "noun_phrases", "objects", "object_features", "caption"],
         *["object_labels", "text_embedding"],
@@ -174,15 +174,15 @@ def test_noun_phrases_and_edges_are_spans_of_the_words(described):
         assert all(node["phrase"] in [None, *row["noun_phrases"]] for node in row["objects"])
 
 
-def test_without_a_readable_picture_nothing_is_found_and_the_reason_is_told(described, tweets):
+def test_without_a_readable_picture_nothing_is_found_and_the_reason_is_told(described, posts):
     train = undecoded(described)
     for index in (NO_PICTURE, TRUNCATED):
         row = train[index]
         assert (row["objects"], row["object_features"], row["object_labels"], row["caption"]) == ([], [], [], None)
-        assert row["image"] == undecoded(tweets)[index]["image"]
+        assert row["image"] == undecoded(posts)[index]["image"]
     card = (described / "README.md").read_text()
-    assert "# Some tweets" in card and "Made for a test." in card
-    assert "pictures: 10 done, 1 failed, 1 tweets without" in card
+    assert "# Some posts" in card and "Made for a test." in card
+    assert "pictures: 10 done, 1 failed, 1 posts without" in card
     assert "failed, damaged picture (" in card
     phrases = sum(len(row["noun_phrases"]) for row in [*train, *undecoded(described, "test")] if row["objects"])
     assert f"noun phrases: {phrases} with an object, 0 without" in card
@@ -199,7 +199,7 @@ def test_a_second_run_loads_no_model_and_gives_the_same_files(run, monkeypatch, 
     assert "objects: 0 computed, 9 known before" in caplog.text
 
 
-def test_changed_settings_words_or_weights_do_not_meet_old_results(run, models, tweets, tmp_path, caplog):
+def test_changed_settings_words_or_weights_do_not_meet_old_results(run, models, posts, tmp_path, caplog):
     train = undecoded(run("objects"))
     caplog.clear()
     fewer = undecoded(run("objects", max_objects=3, output="fewer"))
@@ -219,17 +219,17 @@ def test_changed_settings_words_or_weights_do_not_meet_old_results(run, models, 
     run("objects", detector=tmp_path / "detector", output="other")
     assert "objects: 9 computed, 0 known before" in caplog.text
 
-    splits = load_dataset(str(tweets))
+    splits = load_dataset(str(posts))
     splits["train"] = splits["train"].map(lambda row: {"tokens": [word.upper() for word in row["tokens"]]})
-    write_dataset(splits, tmp_path / "shouted", title="Some tweets", description="")
+    write_dataset(splits, tmp_path / "shouted", title="Some posts", description="")
     caplog.clear()
     run("objects", "caption", dataset=tmp_path / "shouted", output="shouted_objects")
     assert "objects: 6 computed, 3 known before" in caplog.text
 
 
-def test_new_pictures_are_all_that_a_run_on_more_tweets_computes(run, tweets, tmp_path, caplog):
+def test_new_pictures_are_all_that_a_run_on_more_posts_computes(run, posts, tmp_path, caplog):
     run("caption")
-    splits = load_dataset(str(tweets))
+    splits = load_dataset(str(posts))
     more = Dataset.from_dict(rows([77, 78]), features=splits["train"].features)
     splits["train"] = datasets.concatenate_datasets([splits["train"], more])
     write_dataset(splits, tmp_path / "more", title="More", description="")
@@ -258,10 +258,10 @@ def test_decoding_in_several_processes_changes_nothing(run):
     )
 
 
-def test_killed_at_any_moment_and_started_again_the_files_are_the_same(tweets, models, tmp_path):
+def test_killed_at_any_moment_and_started_again_the_files_are_the_same(posts, models, tmp_path):
     columns, options = ("objects", "caption", "object_features"), {"batch_size": 3}
     for name in ("whole", "killed"):
-        argv = arguments(models, tweets, tmp_path / name / "out", columns, options)
+        argv = arguments(models, posts, tmp_path / name / "out", columns, options)
         (tmp_path / f"{name}.json").write_text(json.dumps(argv))
     script = [sys.executable, __file__, str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -307,8 +307,8 @@ def run_in_fork(argv: list[str], kill_at_files: int | None = None, folder: Path 
         time.sleep(0.002)
 
 
-def test_two_processes_share_the_work_and_give_the_same_files(tweets, models, tmp_path, described):
-    argv = arguments(models, tweets, tmp_path / "out", ALL, {})
+def test_two_processes_share_the_work_and_give_the_same_files(posts, models, tmp_path, described):
+    argv = arguments(models, posts, tmp_path / "out", ALL, {})
     launch = [
         sys.executable,
         "-m",
@@ -324,7 +324,7 @@ def test_two_processes_share_the_work_and_give_the_same_files(tweets, models, tm
     command = [*launch, "-m", "dataset_scripts.add_descriptors", *argv]
     result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stderr.count("pictures: 10 done, 1 failed, 1 tweets without") == 1
+    assert result.stderr.count("pictures: 10 done, 1 failed, 1 posts without") == 1
     assert files(tmp_path / "out") == files(described)
 
 
@@ -349,8 +349,8 @@ def test_features_do_not_outlive_their_objects(run, described):
         run("objects", dataset=described)
 
 
-def test_phrases_can_be_joined_over_of(run, tweets, tmp_path):
-    splits = load_dataset(str(tweets))
+def test_phrases_can_be_joined_over_of(run, posts, tmp_path):
+    splits = load_dataset(str(posts))
     splits["test"] = splits["test"].map(lambda row: {"tokens": "King of Spain".split(), "ner_tags": [0] * 3})
     write_dataset(splits, tmp_path / "kings", title="Kings", description="")
     assert undecoded(run("noun_phrases", dataset=tmp_path / "kings"), "test")[0]["noun_phrases"] == [

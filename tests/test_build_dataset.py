@@ -12,18 +12,19 @@ from datasets import Dataset, DatasetDict, Image, load_dataset
 from huggingface_hub import DatasetCard
 from PIL import Image as PILImage
 
-from dataset_scripts import build_dataset, writing
-from dataset_scripts.counts import count_split
-from dataset_scripts.picture_check import PICTURE_OUTCOMES
-from dataset_scripts.splits import load_splits, read_splits
-from dataset_scripts.text_files import BadInput
-from dataset_scripts.twitter_releases import check_release, label_version
-from dataset_scripts.writing import write_dataset
+from dataset_scripts import build_dataset
+from dataset_scripts.checks.twitter_releases import check_release, label_version
+from dataset_scripts.reading.bad_input import BadInput
+from dataset_scripts.reading.picture_check import PICTURE_OUTCOMES
+from dataset_scripts.reading.splits import load_splits, read_splits
+from dataset_scripts.writing import dataset_folder
+from dataset_scripts.writing.dataset_folder import write_dataset
+from modeling_umgf.split_counts import count_split
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 needs_twitter = pytest.mark.skipif(not SHARED.is_dir(), reason="the Twitter data are not here")
 
-TWEETS = "IMGID:{0}\nOslo\tB-LOC\nnow\tO\n\n"
+POSTS = "IMGID:{0}\nOslo\tB-LOC\nnow\tO\n\n"
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def photo():
 
 
 @pytest.fixture
-def tweets(tmp_path, photo):
-    """Six training tweets, one with each fate of a picture, and a folder of pictures."""
+def posts(tmp_path, photo):
+    """Six training posts, one with each fate of a picture, and a folder of pictures."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     photo.save(folder / "good.jpg")
@@ -42,9 +43,9 @@ def tweets(tmp_path, photo):
     (folder / "broken.jpg").write_bytes((folder / "good.jpg").read_bytes()[:700])
     (folder / "text.jpg").write_text("<html>404</html>")
     (tmp_path / "train.txt").write_text(
-        "".join(map(TWEETS.format, ["good", "absent", "other", "blank", "broken", "text"]))
+        "".join(map(POSTS.format, ["good", "absent", "other", "blank", "broken", "text"]))
     )
-    (tmp_path / "test.txt").write_text(TWEETS.format("good2"))
+    (tmp_path / "test.txt").write_text(POSTS.format("good2"))
     return {"train": tmp_path / "train.txt", "test": tmp_path / "test.txt"}
 
 
@@ -64,26 +65,26 @@ def reload(folder, tmp_path):
     return load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
 
 
-def test_unusable_pictures_become_none_and_are_counted_never_replaced(tweets, tmp_path, caplog):
+def test_unusable_pictures_become_none_and_are_counted_never_replaced(posts, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        splits, outcomes = read_splits(tweets, image_dir=tmp_path / "pictures")
+        splits, outcomes = read_splits(posts, image_dir=tmp_path / "pictures")
     assert [row["image"] is not None for row in splits["train"]] == [True, False, True, False, False, False]
     assert dict(outcomes["train"]) == {"found": 2, "missing": 1, "blank": 1, "unreadable": 2}
-    assert "train: pictures of 6 tweets: 2 found, 1 missing, 2 unreadable, 1 blank, 0 none given" in caplog.text
-    assert "tweet broken, unreadable: " in caplog.text
+    assert "train: pictures of 6 posts: 2 found, 1 missing, 2 unreadable, 1 blank, 0 none given" in caplog.text
+    assert "post broken, unreadable: " in caplog.text
     assert "test: not one picture was found" in caplog.text
 
 
-def test_written_folder_loads_with_the_original_bytes_of_the_pictures(tweets, tmp_path, monkeypatch):
+def test_written_folder_loads_with_the_original_bytes_of_the_pictures(posts, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    tweets["train"].rename(tmp_path / "moved.txt")
+    posts["train"].rename(tmp_path / "moved.txt")
     pictures = tmp_path / "pictures"
     run_main(
         monkeypatch,
         "--train",
         tmp_path / "moved.txt",
         "--test",
-        tweets["test"],
+        posts["test"],
         "--image_dir",
         pictures,
         "--output_dir",
@@ -102,52 +103,52 @@ def test_written_folder_loads_with_the_original_bytes_of_the_pictures(tweets, tm
     assert splits["train"].features["ner_tags"].feature.names == ["O", "B-LOC", "I-LOC"]
 
 
-def test_card_says_what_is_in_the_folder(tweets, tmp_path, monkeypatch):
+def test_card_says_what_is_in_the_folder(posts, tmp_path, monkeypatch):
     out = tmp_path / "out"
     run_main(
         monkeypatch,
         *(
             "--train",
-            tweets["train"],
+            posts["train"],
             "--test",
-            tweets["test"],
+            posts["test"],
             "--image_dir",
             tmp_path / "pictures",
             "--output_dir",
             out,
         ),
-        *("--title", "My tweets", "--label_version", "Labels: my own, second round."),
+        *("--title", "My posts", "--label_version", "Labels: my own, second round."),
     )
     card = DatasetCard.load(out / "README.md")
     splits = {split["name"]: split for split in card.data.dataset_info["splits"]}
     assert splits["train"]["num_examples"] == 6
     assert [config["split"] for config in card.data.configs[0]["data_files"]] == ["train", "test"]
     assert [feature["name"] for feature in card.data.dataset_info["features"]] == ["id", "tokens", "ner_tags", "image"]
-    assert "# My tweets" in card.text and "Labels: my own, second round." in card.text
+    assert "# My posts" in card.text and "Labels: my own, second round." in card.text
     assert "- train: 2 found, 1 missing, 2 unreadable, 1 blank, 0 none given" in card.text
     assert "| train | 6 | 12 | 2 | 6 | 6 | 0 |" in card.text
 
 
-def test_several_shards_hold_every_tweet_once(tweets, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "SHARD_BYTES", 1)
-    monkeypatch.setattr(writing, "_ROWS_AT_A_TIME", 2)
-    write_dataset(load_splits(tweets, image_dir=tmp_path / "pictures"), tmp_path / "out", title="t", description="d")
+def test_several_shards_hold_every_post_once(posts, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_folder, "SHARD_BYTES", 1)
+    monkeypatch.setattr(dataset_folder, "_ROWS_AT_A_TIME", 2)
+    write_dataset(load_splits(posts, image_dir=tmp_path / "pictures"), tmp_path / "out", title="t", description="d")
     names = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
     assert names[1:] == [f"train-{i:05d}-of-00003.parquet" for i in range(3)]
     loaded = reload(tmp_path / "out", tmp_path)["train"]
     assert loaded["id"][:] == ["good", "absent", "other", "blank", "broken", "text"]
 
 
-def test_a_split_without_tweets_is_refused(tweets, tmp_path):
-    splits = load_splits(tweets)
+def test_a_split_without_posts_is_refused(posts, tmp_path):
+    splits = load_splits(posts)
     splits["test"] = splits["test"].select([])
-    with pytest.raises(BadInput, match="the split test has no tweets"):
+    with pytest.raises(BadInput, match="the split test has no posts"):
         write_dataset(splits, tmp_path / "out", title="t", description="d")
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_folder_of_pictures_there_are_none_and_it_is_said(tweets, caplog):
-    splits, outcomes = read_splits(tweets)
+def test_without_a_folder_of_pictures_there_are_none_and_it_is_said(posts, caplog):
+    splits, outcomes = read_splits(posts)
     assert set(splits["train"]["image"]) == {None}
     assert dict(outcomes["train"]) == {"none given": 6}
     assert "no pictures" in caplog.text
@@ -175,16 +176,16 @@ def test_json_lines_name_their_pictures_and_keep_their_columns(tmp_path, photo):
     assert list(rows[0]) == ["id", "tokens", "ner_tags", "image", "objects", "caption", "neighbors_inter"]
 
 
-def test_captions_are_joined_by_id(tweets, tmp_path):
+def test_captions_are_joined_by_id(posts, tmp_path):
     (tmp_path / "captions.txt").write_text("good.jpg :a photo : of noise\nother.jpg :more noise\nstray.jpg :nothing\n")
-    captions = load_splits(tweets, captions_file=tmp_path / "captions.txt")["train"]["caption"][:]
+    captions = load_splits(posts, captions_file=tmp_path / "captions.txt")["train"]["caption"][:]
     assert captions == ["a photo : of noise", None, "more noise", None, None, None]
     (tmp_path / "captions.txt").write_text("good.jpg :fine\nother.jpg\n")
     with pytest.raises(BadInput, match="captions.txt:2: expected"):
-        load_splits(tweets, captions_file=tmp_path / "captions.txt")
+        load_splits(posts, captions_file=tmp_path / "captions.txt")
 
 
-def test_any_dataset_with_the_columns_is_conformed(tweets, tmp_path, photo, caplog):
+def test_any_dataset_with_the_columns_is_conformed(posts, tmp_path, photo, caplog):
     photo.save(tmp_path / "p.png")
     own = Dataset.from_dict(
         {
@@ -223,7 +224,7 @@ def test_any_dataset_with_the_columns_is_conformed(tweets, tmp_path, photo, capl
         ({"tokens": [["a"]]}, "split train: has no column ner_tags"),
         ({"id": [1, 1], "tokens": [["a"]] * 2, "ner_tags": [["B-X"]] * 2}, "row 1: the id 1 was used before"),
         ({"tokens": [["a"]], "ner_tags": [["B-X"]], "caption": [[1]]}, "row 0: caption must be a string"),
-        ({"tokens": [["a"]], "ner_tags": [["B-X"]], "object_features": ["x"]}, "the type of the contract"),
+        ({"tokens": [["a"]], "ner_tags": [["B-X"]], "object_features": ["x"]}, "a column has the wrong type"),
     ],
 )
 def test_datasets_with_wrong_columns_are_refused(tmp_path, columns, message):
@@ -242,7 +243,7 @@ def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path):
 # ------------------------------------------------------------------------------------- nothing half-written is left
 
 
-def test_bad_input_is_one_line_and_leaves_nothing(tweets, tmp_path, monkeypatch):
+def test_bad_input_is_one_line_and_leaves_nothing(posts, tmp_path, monkeypatch):
     before = sorted(tmp_path.rglob("*"))
     bad = tmp_path / "train.txt"
     bad.write_text(bad.read_text() + "IMGID:9\nword without tag\n")
@@ -252,41 +253,41 @@ def test_bad_input_is_one_line_and_leaves_nothing(tweets, tmp_path, monkeypatch)
         f"error: {bad}:26: expected word<TAB>tag, found 1 columns: 'word without tag'"
     ]
     code, stderr = command(
-        "--train", tweets["test"], "--image_dir", tmp_path / "absent", "--output_dir", tmp_path / "out"
+        "--train", posts["test"], "--image_dir", tmp_path / "absent", "--output_dir", tmp_path / "out"
     )
     assert code != 0
     assert stderr.strip() == f"error: {tmp_path / 'absent'}: there is no such folder of pictures"
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_failure_while_writing_leaves_the_old_dataset(tweets, tmp_path, monkeypatch):
-    splits = load_splits(tweets)
+def test_failure_while_writing_leaves_the_old_dataset(posts, tmp_path, monkeypatch):
+    splits = load_splits(posts)
     write_dataset(splits, tmp_path / "out", title="first", description="d")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
     def full_disk(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(writing, "_card", full_disk)
+    monkeypatch.setattr(dataset_folder, "_card", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write_dataset(DatasetDict(train=splits["test"]), tmp_path / "out", title="second", description="d")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
-    assert not list(tmp_path.glob(".out-unfinished*"))
+    assert not list(tmp_path.glob(".out*"))
 
 
-def test_a_picture_that_vanishes_while_writing_leaves_nothing(tweets, tmp_path):
-    splits = load_splits(tweets, image_dir=tmp_path / "pictures")
+def test_a_picture_that_vanishes_while_writing_leaves_nothing(posts, tmp_path):
+    splits = load_splits(posts, image_dir=tmp_path / "pictures")
     (tmp_path / "pictures" / "good.jpg").unlink()
     with pytest.raises(OSError):
         write_dataset(splits, tmp_path / "out", title="t", description="d")
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out-unfinished*"))
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
-def test_either_files_or_a_dataset(monkeypatch, tweets, tmp_path):
+def test_either_files_or_a_dataset(monkeypatch, posts, tmp_path):
     with pytest.raises(BadInput, match="either --dataset, or files"):
         run_main(monkeypatch, "--output_dir", tmp_path / "out")
     with pytest.raises(BadInput, match="either --dataset, or files"):
-        run_main(monkeypatch, "--dataset", "x", "--train", tweets["train"], "--output_dir", tmp_path / "out")
+        run_main(monkeypatch, "--dataset", "x", "--train", posts["train"], "--output_dir", tmp_path / "out")
 
 
 # ---------------------------------------------------------------------------------------------------- the real data
@@ -305,7 +306,7 @@ def test_twitter_releases_are_recognised_and_anything_else_is_not():
         BadInput, match="train has 928 B-ORG, not 927; train has 940 B-MISC, not 931; validation has 225"
     ):
         check_release("twitter2015", counts)
-    counts["train"].tweets -= 1
+    counts["train"].posts -= 1
     assert "none of the known releases" in label_version(counts)
 
 

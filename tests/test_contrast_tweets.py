@@ -9,22 +9,22 @@ import pytest
 from datasets import load_dataset
 
 from dataset_scripts import contrast_tweets as generator
+from dataset_scripts.columns.contract import dataset_features
+from dataset_scripts.columns.picture_ablations import remove_pictures, shuffle_pictures
 from dataset_scripts.contrast_tweets import contrast_tweets, write_contrast_tweets
-from dataset_scripts.counts import tag_names
-from dataset_scripts.features import dataset_features
-from dataset_scripts.picture_ablations import remove_pictures, shuffle_pictures
 from modeling_umgf.labels import bio_labels, entity_spans
+from modeling_umgf.split_counts import tag_names
 
 GENERAL = {"PER": "person", "LOC": "location", "ORG": "organization", "MISC": "misc"}
 
 
 @pytest.fixture(scope="module")
-def tweets():
+def posts():
     return contrast_tweets(seed=0)
 
 
 @pytest.fixture
-def few_tweets(monkeypatch):
+def few_posts(monkeypatch):
     monkeypatch.setattr(generator, "SPLITS", {"train": (100, 60), "validation": (50, 10), "test": (50, 30)})
 
 
@@ -37,22 +37,22 @@ def mentions(split):
             yield tuple(row["tokens"][start:end]), kind, (start, end), {**row, "pictured": pictured}
 
 
-def test_columns_are_those_of_the_contract(tweets):
+def test_columns_are_those_of_every_dataset(posts):
     expected = dataset_features(bio_labels(["PER", "LOC", "ORG", "MISC"]), ["objects", "noun_phrases"])
-    assert all(split.features == expected for split in tweets.values())
-    assert {name: len(split) for name, split in tweets.items()} == {"train": 2000, "validation": 300, "test": 500}
+    assert all(split.features == expected for split in posts.values())
+    assert {name: len(split) for name, split in posts.items()} == {"train": 2000, "validation": 300, "test": 500}
 
 
-def test_splits_share_no_word_of_any_name(tweets):
-    words = {name: {word for mention in mentions(split) for word in mention[0]} for name, split in tweets.items()}
+def test_splits_share_no_word_of_any_name(posts):
+    words = {name: {word for mention in mentions(split) for word in mention[0]} for name, split in posts.items()}
     assert not words["train"] & words["test"]
     assert not words["train"] & words["validation"]
     assert not words["validation"] & words["test"]
     assert all(word[0].isupper() for word in words["test"])
 
 
-def test_every_name_has_every_type_equally_often(tweets):
-    for split in tweets.values():
+def test_every_name_has_every_type_equally_often(posts):
+    for split in posts.values():
         kinds = defaultdict(Counter)
         for name, kind, _, _ in mentions(split):
             kinds[name][kind] += 1
@@ -60,8 +60,8 @@ def test_every_name_has_every_type_equally_often(tweets):
         assert any(len(name) > 1 for name in kinds)
 
 
-def test_a_pictured_tweet_has_two_or_three_names_of_different_types(tweets):
-    for split in tweets.values():
+def test_a_pictured_post_has_two_or_three_names_of_different_types(posts):
+    for split in posts.values():
         pictured = [cell is not None for cell in split.with_format("arrow")["image"].to_pylist()]
         kinds = Counter()
         for tags, has_picture in zip(tag_names(split), pictured, strict=True):
@@ -82,9 +82,9 @@ def test_names_are_shared_out_evenly_in_any_size(monkeypatch, sizes):
     assert len(kinds) == 4 * len({name for name, _ in kinds}) and len(set(kinds.values())) == 1
 
 
-def test_every_pictured_name_has_one_object_and_some_objects_mislead(tweets):
+def test_every_pictured_name_has_one_object_and_some_objects_mislead(posts):
     misleading = Counter()
-    for row, tags in zip(tweets["test"].to_list(), tag_names(tweets["test"]), strict=True):
+    for row, tags in zip(posts["test"].to_list(), tag_names(posts["test"]), strict=True):
         spans = [span[:2] for span in entity_spans(tags, strict=True)]
         links = [None if o["phrase"] is None else (o["phrase"]["start"], o["phrase"]["end"]) for o in row["objects"]]
         if row["image"] is None:
@@ -98,8 +98,8 @@ def test_every_pictured_name_has_one_object_and_some_objects_mislead(tweets):
     assert misleading["general"] > 50 and misleading["phrase"] > 50
 
 
-def test_words_tell_nothing_about_the_type_of_a_pictured_name(tweets):
-    """Naive Bayes over the words of the tweet, the place in it and the neighbouring words stays near 25 %."""
+def test_words_tell_nothing_about_the_type_of_a_pictured_name(posts):
+    """Naive Bayes over the words of the post, the place in it and the neighbouring words stays near 25 %."""
 
     def clues(span, row):
         tokens = ["<", *row["tokens"], ">"]
@@ -109,11 +109,11 @@ def test_words_tell_nothing_about_the_type_of_a_pictured_name(tweets):
         return near + first_letters + [f"has {word}" for word in set(row["tokens"])]
 
     seen = {kind: Counter() for kind in GENERAL}
-    for _, kind, span, row in mentions(tweets["train"]):
+    for _, kind, span, row in mentions(posts["train"]):
         if row["pictured"]:
             seen[kind].update(clues(span, row))
     right = []
-    for _, kind, span, row in mentions(tweets["test"]):
+    for _, kind, span, row in mentions(posts["test"]):
         if row["pictured"]:
             known = clues(span, row)
             score = {k: sum(np.log(seen[k][c] + 1) for c in known) for k in GENERAL}
@@ -122,17 +122,17 @@ def test_words_tell_nothing_about_the_type_of_a_pictured_name(tweets):
     assert 0.19 < np.mean(right) < 0.31
 
 
-def test_words_settle_the_type_without_a_picture(tweets):
+def test_words_settle_the_type_without_a_picture(posts):
     cue = {"sister": "PER", "city": "LOC", "company": "ORG", "song": "MISC"}
-    blind = [(kind, span, row) for _, kind, span, row in mentions(tweets["test"]) if not row["pictured"]]
+    blind = [(kind, span, row) for _, kind, span, row in mentions(posts["test"]) if not row["pictured"]]
     assert len(blind) == 40
     assert all(cue[row["tokens"][span[0] - 1]] == kind for kind, span, row in blind)
 
 
-def test_places_in_text_and_picture_are_independent(tweets):
+def test_places_in_text_and_picture_are_independent(posts):
     """The leftmost object belongs to the first name as often as to any other."""
     leftmost_is_first = []
-    for row in tweets["train"].remove_columns(["image", "ner_tags"]):
+    for row in posts["train"].remove_columns(["image", "ner_tags"]):
         linked = [o for o in row["objects"] if o["phrase"] and row["tokens"][o["phrase"]["start"]][0].isupper()]
         if len(linked) == 2:
             first = min(linked, key=lambda o: o["phrase"]["start"])
@@ -140,8 +140,8 @@ def test_places_in_text_and_picture_are_independent(tweets):
     assert 0.44 < np.mean(leftmost_is_first) < 0.56
 
 
-def test_boxes_lie_inside_the_picture_and_hold_what_was_drawn(tweets):
-    for row in tweets["validation"].select(range(60)):
+def test_boxes_lie_inside_the_picture_and_hold_what_was_drawn(posts):
+    for row in posts["validation"].select(range(60)):
         if row["image"] is None:
             continue
         pixels = np.asarray(row["image"], dtype=float)
@@ -156,25 +156,25 @@ def test_boxes_lie_inside_the_picture_and_hold_what_was_drawn(tweets):
         assert min(contents) > 1.2 * pixels[outside].std(axis=0).max()
 
 
-def test_same_seed_same_bytes_other_seed_other_tweets(few_tweets):
+def test_same_seed_same_bytes_other_seed_other_posts(few_posts):
     one, again, other = (contrast_tweets(seed)["train"].with_format("arrow")[:] for seed in (3, 3, 4))
     assert one.equals(again)
     assert not one.equals(other)
 
 
-def test_written_folder_loads_with_the_same_content_and_can_be_written_again(few_tweets, tmp_path):
+def test_written_folder_loads_with_the_same_content_and_can_be_written_again(few_posts, tmp_path):
     for _ in range(2):
-        write_contrast_tweets(tmp_path / "tweets", seed=1)
-    loaded = load_dataset(str(tmp_path / "tweets"), cache_dir=tmp_path / "cache")
+        write_contrast_tweets(tmp_path / "posts", seed=1)
+    loaded = load_dataset(str(tmp_path / "posts"), cache_dir=tmp_path / "cache")
     expected = contrast_tweets(seed=1)
     assert list(loaded) == ["train", "validation", "test"]
     for name, split in loaded.items():
         assert split.features == expected[name].features
         assert split.with_format("arrow")[:].to_pylist() == expected[name].with_format("arrow")[:].to_pylist()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "tweets"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "posts"]
 
 
-def test_a_folder_with_other_files_is_never_replaced(few_tweets, tmp_path):
+def test_a_folder_with_other_files_is_never_replaced(few_posts, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="holds other files than a dataset"):
         write_contrast_tweets(tmp_path, seed=1)
@@ -189,8 +189,8 @@ def test_command_says_in_one_line_what_is_wrong(tmp_path):
     assert run.stderr.strip().splitlines() == [f"error: {tmp_path / 'file'}: is a file; name a folder to write"]
 
 
-def test_removed_pictures_leave_the_words_alone(tweets):
-    split = tweets["validation"]
+def test_removed_pictures_leave_the_words_alone(posts):
+    split = posts["validation"]
     removed = remove_pictures(split)
     assert removed.features == split.features
     assert set(removed["image"]) == {None}
@@ -199,8 +199,8 @@ def test_removed_pictures_leave_the_words_alone(tweets):
         assert removed[column][:] == split[column][:]
 
 
-def test_shuffled_pictures_come_with_their_boxes_and_nobody_keeps_its_own(tweets):
-    split = tweets["validation"]
+def test_shuffled_pictures_come_with_their_boxes_and_nobody_keeps_its_own(posts):
+    split = posts["validation"]
     shuffled = shuffle_pictures(split, seed=5)
     assert shuffled.features == split.features
     assert shuffled["tokens"][:] == split["tokens"][:]
@@ -218,13 +218,13 @@ def test_shuffled_pictures_come_with_their_boxes_and_nobody_keeps_its_own(tweets
             assert [o["phrase"] for o in new] == [o["phrase"] for o in own]
 
 
-def test_shuffle_depends_on_the_seed_only(tweets):
-    split = tweets["validation"].select(range(40))
+def test_shuffle_depends_on_the_seed_only(posts):
+    split = posts["validation"].select(range(40))
     one, again, other = (shuffle_pictures(split, seed).with_format("arrow")[:] for seed in (1, 1, 2))
     assert one.equals(again)
     assert not one.equals(other)
 
 
-def test_one_tweet_cannot_be_shuffled(tweets):
-    with pytest.raises(ValueError, match="two tweets or more"):
-        shuffle_pictures(tweets["test"].select([0]))
+def test_one_post_cannot_be_shuffled(posts):
+    with pytest.raises(ValueError, match="two posts or more"):
+        shuffle_pictures(posts["test"].select([0]))

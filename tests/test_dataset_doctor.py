@@ -11,11 +11,12 @@ from datasets import load_dataset
 from PIL import Image
 
 from dataset_scripts import dataset_doctor
+from dataset_scripts.checks.oddities import check_overlap, check_phrases, check_words, compare_labels, picture_prints
+from dataset_scripts.checks.twitter2017c import PLACEHOLDER, twitter2017c
 from dataset_scripts.dataset_doctor import as_text, examine
-from dataset_scripts.doctor_checks import check_overlap, check_phrases, check_words, compare_labels, picture_prints
-from dataset_scripts.splits import load_splits
-from dataset_scripts.text_files import BadInput, run_command
-from dataset_scripts.twitter2017c import PLACEHOLDER, read_id_list, twitter2017c
+from dataset_scripts.reading.bad_input import BadInput, run_command
+from dataset_scripts.reading.splits import load_splits
+from dataset_scripts.reading.text_files import read_id_list
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_twitter = pytest.mark.skipif(not DATA.is_dir(), reason="the Twitter data are not here")
@@ -40,10 +41,10 @@ def numbers(report, topic, *checks):
     return {check: tuple(report["splits"][split][topic].get(check, 0) for split in SPLITS) for check in checks}
 
 
-def conll(*tweets):
+def conll(*posts):
     """(id, "word/TAG word/TAG …") as a file."""
     lines = []
-    for name, words in tweets:
+    for name, words in posts:
         lines += [f"IMGID:{name}", *(word.replace("/", "\t") for word in words.split())]
         lines.append("")
     return "\n".join(lines)
@@ -58,15 +59,15 @@ def test_twitter_2015_has_exactly_its_known_anomalies(tokenizer):
     assert report["labels"] == "Labels: Twitter-2015 in the release of UMT (Yu et al., 2020)."
     expected = {
         "entities": {
-            "tweets": (4000, 1000, 3257),
+            "posts": (4000, 1000, 3257),
             "B-PER": (2217, 552, 1816),
             "B-LOC": (2091, 522, 1697),
             "B-ORG": (927, 247, 839),
             "B-MISC": (931, 220, 720),
             "entities that begin with B-": (6166, 1541, 5072),
             "entities, lenient": (6352, 1594, 5207),
-            "entities per tweet": (1.54, 1.54, 1.56),
-            "tweets without B-": (141, 45, 128),
+            "entities per post": (1.54, 1.54, 1.56),
+            "posts without B-": (141, 45, 128),
             "orphan I-": (186, 53, 135),
             "orphan O->I": (175, 52, 129),
             "orphan B-x->I-y": (7, 0, 4),
@@ -82,9 +83,9 @@ def test_twitter_2015_has_exactly_its_known_anomalies(tokenizer):
             "@user words": (3272, 830, 2763),
             "#tag words": (2164, 523, 1785),
             "#tag words with B-": (547, 139, 462),
-            "tweets with RT": (2246, 576, 1844),
+            "posts with RT": (2246, 576, 1844),
             "HTML remnant &amp": (130, 38, 99),
-            "tweets cut off (…)": (145, 36, 126),
+            "posts cut off (…)": (145, 36, 126),
             "words with U+200E": (0, 0, 1),
         },
         "pieces": {"words without pieces": (0, 1, 0), "without pieces: U+00A0": (0, 1, 0)},
@@ -95,9 +96,9 @@ def test_twitter_2015_has_exactly_its_known_anomalies(tokenizer):
     overlap = report["overlap"]
     assert [overlap[f"repeated texts inside {split}"] for split in SPLITS] == [1, 0, 3]
     assert [overlap[f"repeated ids inside {split}"] for split in SPLITS] == [0, 0, 0]
-    assert overlap["test tweets whose text is in train"] == 5
-    assert overlap["test tweets whose text is in validation"] == 3
-    assert overlap["validation tweets whose text is in train"] == 2
+    assert overlap["test posts whose text is in train"] == 5
+    assert overlap["test posts whose text is in validation"] == 3
+    assert overlap["validation posts whose text is in train"] == 2
     assert overlap["texts with different labels"] == 5
     assert round(overlap["entities of test whose text is an entity of train (%)"], 1) == 35.5
 
@@ -108,11 +109,11 @@ def test_twitter_2017_has_exactly_its_known_anomalies(tokenizer):
     assert report["labels"] == "Labels: Twitter-2017 in the release of UMT (Yu et al., 2020)."
     expected = {
         "entities": {
-            "tweets": (3373, 723, 723),
+            "posts": (3373, 723, 723),
             "entities that begin with B-": (6049, 1324, 1351),
             "entities, lenient": (6049, 1324, 1351),
-            "entities per tweet": (1.79, 1.83, 1.87),
-            "tweets without B-": (392, 76, 86),
+            "entities per post": (1.79, 1.83, 1.87),
+            "posts without B-": (392, 76, 86),
             "orphan I-": (0, 0, 0),
             "longest entity (words)": (9, 8, 8),
         },
@@ -137,9 +138,9 @@ def test_twitter_2017_has_exactly_its_known_anomalies(tokenizer):
         assert numbers(report, topic, *checks) == checks
     overlap = report["overlap"]
     assert [overlap[f"repeated texts inside {split}"] for split in SPLITS] == [3, 0, 0]
-    assert overlap["test tweets whose text is in train"] == 3
-    assert overlap["test tweets whose text is in validation"] == 0
-    assert overlap["validation tweets whose text is in train"] == 1
+    assert overlap["test posts whose text is in train"] == 3
+    assert overlap["test posts whose text is in validation"] == 0
+    assert overlap["validation posts whose text is in train"] == 1
     assert round(overlap["entities of test whose text is an entity of train (%)"], 1) in (54.8, 54.9)
 
 
@@ -190,7 +191,7 @@ def test_planted_oddities_are_counted(files, tmp_path, run):
     assert train["entities"]["orphan I-"] == 2
     assert train["entities"]["orphan O->I after a full stop"] == train["entities"]["orphan B-x->I-y"] == 1
     assert train["words"] == {
-        "tweets with RT": 1,
+        "posts with RT": 1,
         "@user words": 1,
         "@user split at _": 1,
         "http words": 1,
@@ -204,16 +205,16 @@ def test_planted_oddities_are_counted(files, tmp_path, run):
         "words of U+FE0F only": 1,
         "words with U+200E": 1,
         "emoji words": 1,
-        "tweets cut off (…)": 1,
+        "posts cut off (…)": 1,
         "lone #": 1,
         "lone @": 1,
         "HTML remnants &lt &gt": 1,
     }
     overlap = report["overlap"]
     assert overlap["repeated ids inside train"] == 1 and overlap["test ids that are in train"] == 1
-    assert overlap["test tweets whose text is in train"] == 1
+    assert overlap["test posts whose text is in train"] == 1
     assert overlap["texts with different labels"] == 1
-    assert overlap["tweets with equal texts"] == [["train 3", "test 2"]]
+    assert overlap["posts with equal texts"] == [["train 3", "test 2"]]
     rows = [line.split() for line in text.splitlines()]
     assert ["orphan", "I-", "2", "0"] in rows
 
@@ -228,8 +229,8 @@ def test_copies_are_compared_label_by_label(files, tmp_path):
         "train": {
             "only in the first": 1,
             "only in the second": 1,
-            "tweets with other words": 1,
-            "tweets with other labels": 1,
+            "posts with other words": 1,
+            "posts with other labels": 1,
             "labels changed": 2,
             "B-MISC -> O": 1,
             "I-MISC -> B-MISC": 1,
@@ -242,7 +243,7 @@ def test_copies_are_compared_label_by_label(files, tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """27 tweets: a to v share one photo in 22 sizes, then a placeholder and its copy, a tiny one, and none."""
+    """27 posts: a to v share one photo in 22 sizes, then a placeholder and its copy, a tiny one, and none."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     rng = np.random.default_rng(1)
@@ -288,7 +289,7 @@ def test_command_reports_pictures_and_writes_the_subset(pictures, run):
         "pictures with the bytes of another": 2,
         "pictures that look like another": 26,
     }
-    assert found["overlap"]["tweets with equal pictures"] == [[f"train {PLACEHOLDER}", "train copy"]]
+    assert found["overlap"]["posts with equal pictures"] == [[f"train {PLACEHOLDER}", "train copy"]]
     assert load_dataset(str(out), cache_dir=str(pictures / "cache"))["train"]["id"][:] == ["tiny", "good"]
     assert ["pictures", "found", "2"] in [line.split() for line in run(out).splitlines()]
 
@@ -314,8 +315,8 @@ def test_phrases_without_objects(tmp_path):
         "noun phrases": 3,
         "noun phrases without an object": 2,
         "objects of general queries": 2,
-        "tweets without an object": 1,
-        "tweets nobody looked at": 1,
+        "posts without an object": 1,
+        "posts nobody looked at": 1,
     }
 
 
@@ -344,7 +345,7 @@ def test_a_split_without_oddities_gives_an_empty_list(tmp_path):
     (tmp_path / "train.txt").write_text(conll(("1", "plain/O words/B-X")))
     splits = load_splits({"train": tmp_path / "train.txt"})
     assert check_words(splits["train"]) == {}
-    assert check_overlap(splits)["tweets with equal texts"] == []
+    assert check_overlap(splits)["posts with equal texts"] == []
     assert "words without" not in as_text(examine(splits, {"train": {}}))
 
 

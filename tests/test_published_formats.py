@@ -10,18 +10,16 @@ from datasets import Image, load_dataset
 from PIL import Image as PILImage
 
 from dataset_scripts import published_objects
-from dataset_scripts.published_formats import lost_tweets, read_caption_file, read_relation_file, read_umgf_folder
-from dataset_scripts.published_objects import (
-    UMGF_QUERIES,
-    read_hvpnet_crops,
-    read_vinvl,
-    sheet_of,
-    umgf_crops,
-    with_crops,
-    with_vinvl,
+from dataset_scripts.published_objects import sheet_of, with_crops, with_vinvl
+from dataset_scripts.reading.bad_input import BadInput
+from dataset_scripts.reading.crops_and_features import UMGF_QUERIES, read_hvpnet_crops, read_vinvl, umgf_crops
+from dataset_scripts.reading.published_formats import (
+    lost_posts,
+    read_caption_file,
+    read_relation_file,
+    read_umgf_folder,
 )
-from dataset_scripts.splits import load_splits, read_tweets
-from dataset_scripts.text_files import BadInput
+from dataset_scripts.reading.splits import load_splits, read_posts
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -64,7 +62,7 @@ def test_relation_file_row_is_read_exactly_and_zero_scores_are_masked(tmp_path):
         ("0.75 0.5", "0.75", "relations.txt:4: 1 scores but 2 pictures"),
         ("0.75", "high", "relations.txt:4: 'high' is not a score"),
         ("0.75", "nan", "relations.txt:4: 'nan' is not a score"),
-        ("3.jpg 4.jpg\n", "", "relations.txt:6: the last tweet is cut off"),
+        ("3.jpg 4.jpg\n", "", "relations.txt:6: the last post is cut off"),
     ],
 )
 def test_damaged_relation_file_is_refused_with_its_line(tmp_path, old, new, message):
@@ -75,7 +73,7 @@ def test_damaged_relation_file_is_refused_with_its_line(tmp_path, old, new, mess
 
 @needs_relations
 @pytest.mark.parametrize(
-    ("name", "tweets", "without_intra"),
+    ("name", "posts", "without_intra"),
     [
         ("twitter2015/train", 3999, 622),
         ("twitter2015/valid", 999, 138),
@@ -85,9 +83,9 @@ def test_damaged_relation_file_is_refused_with_its_line(tmp_path, old, new, mess
         ("twitter2017/test", 723, 122),
     ],
 )
-def test_relation_files_of_the_authors_have_the_known_counts(name, tweets, without_intra):
+def test_relation_files_of_the_authors_have_the_known_counts(name, posts, without_intra):
     rows = read_relation_file(SHARED / "data/relations" / f"{name}_2.txt")
-    assert len(rows) == tweets
+    assert len(rows) == posts
     assert {len(row["neighbors_inter"]) for row in rows} == {10}
     assert {len(row["neighbors_intra"]) for row in rows} == {0, 10}
     assert sum(not row["neighbors_intra"] for row in rows) == without_intra
@@ -98,8 +96,8 @@ def test_relation_files_of_the_authors_have_the_known_counts(name, tweets, witho
             assert row["id"] not in [neighbor["id"] for neighbor in row[relation]]
 
 
-def test_tweets_without_a_relation_row_are_named():
-    assert lost_tweets([{"id": "1"}, {"id": "3"}], [{"id": "1"}, {"id": "2"}, {"id": "3"}, {"id": "4"}]) == ["2", "4"]
+def test_posts_without_a_relation_row_are_named():
+    assert lost_posts([{"id": "1"}, {"id": "3"}], [{"id": "1"}, {"id": "2"}, {"id": "3"}, {"id": "4"}]) == ["2", "4"]
 
 
 @needs_relations
@@ -114,11 +112,11 @@ def test_tweets_without_a_relation_row_are_named():
         ("twitter2017/test", []),
     ],
 )
-def test_the_authors_lost_the_last_tweet_of_each_split_of_2015(name, lost):
-    tweets = read_tweets(SHARED / "data" / f"{name}.txt", "umt")
-    relations = read_tweets(SHARED / "data/relations" / f"{name}_2.txt", "rgcn")
-    assert lost_tweets(relations, tweets) == lost
-    tags = {tweet["id"]: tweet["tags"] for tweet in tweets}
+def test_the_authors_lost_the_last_post_of_each_split_of_2015(name, lost):
+    posts = read_posts(SHARED / "data" / f"{name}.txt", "umt")
+    relations = read_posts(SHARED / "data/relations" / f"{name}_2.txt", "rgcn")
+    assert lost_posts(relations, posts) == lost
+    tags = {post["id"]: post["tags"] for post in posts}
     assert all(row["tags"] == tags[row["id"]] for row in relations)
 
 
@@ -169,11 +167,11 @@ def test_captions_are_read_as_they_are(tmp_path):
 
 @needs_relations
 @pytest.mark.parametrize(("year", "captions"), [("15", 8288), ("17", 4819)])
-def test_published_captions_cover_every_tweet(year, captions):
+def test_published_captions_cover_every_post(year, captions):
     found = read_caption_file(SHARED / f"data/captions/BLIP2_{year}.txt")
     assert len(found) == captions
     for split in ("train", "valid", "test"):
-        assert {row["id"] for row in read_tweets(SHARED / f"data/twitter20{year}/{split}.txt")} <= set(found)
+        assert {row["id"] for row in read_posts(SHARED / f"data/twitter20{year}/{split}.txt")} <= set(found)
 
 
 # ---------------------------------------------------------------------------------------------- objects and features
@@ -182,13 +180,13 @@ COLOURS = {"person": (250, 0, 0), "miscellaneous": (0, 250, 0), "location": (0, 
 
 
 @pytest.fixture
-def tweets(tmp_path):
+def posts(tmp_path):
     return load_splits({"train": write(tmp_path / "train.txt", "IMGID:7\nAnn\tB-PER\n\nIMGID:O_8\nx\tO\n")})["train"]
 
 
 @pytest.fixture
 def crops(tmp_path):
-    """UMGF's layout: tweet 7 has all four crops of different sizes, tweet O_8 has no folder."""
+    """UMGF's layout: post 7 has all four crops of different sizes, post O_8 has no folder."""
     folder = tmp_path / "crops"
     (folder / "7").mkdir(parents=True)
     for number, (query, colour) in enumerate(COLOURS.items()):
@@ -203,8 +201,8 @@ def colours_in_boxes(row):
     return [picture.getpixel((int(x), int(y))) for x, y in middles]
 
 
-def test_crops_of_umgf_become_objects_of_one_picture(tweets, crops):
-    split, outcomes = with_crops(tweets, lambda tweet: umgf_crops(crops, tweet))
+def test_crops_of_umgf_become_objects_of_one_picture(posts, crops):
+    split, outcomes = with_crops(posts, lambda post: umgf_crops(crops, post))
     row, empty = split
     assert [o["query"] for o in row["objects"]] == list(UMGF_QUERIES)
     assert all(o["phrase"] is None for o in row["objects"])
@@ -216,12 +214,12 @@ def test_crops_of_umgf_become_objects_of_one_picture(tweets, crops):
         (23, 37),
     ]
     assert (empty["image"], empty["objects"]) == (None, [])
-    assert dict(outcomes) == {"crops": 4, "tweets without a crop": 1}
+    assert dict(outcomes) == {"crops": 4, "posts without a crop": 1}
 
 
-def test_unreadable_crops_are_left_out_and_counted(tweets, crops):
+def test_unreadable_crops_are_left_out_and_counted(posts, crops):
     (crops / "7" / "crop_location_7.jpg").write_bytes(b"nothing")
-    split, outcomes = with_crops(tweets, lambda tweet: umgf_crops(crops, tweet))
+    split, outcomes = with_crops(posts, lambda post: umgf_crops(crops, post))
     assert [o["query"] for o in split[0]["objects"]] == ["person", "miscellaneous", "organization"]
     assert outcomes["crops missing or unreadable"] == 1
 
@@ -236,12 +234,12 @@ def test_sheet_keeps_every_pixel_of_a_crop(tmp_path):
         assert (np.asarray(sheet.crop(found["box"])) == one).all()
 
 
-def test_crop_dictionary_of_hvpnet(tmp_path, tweets, crops):
+def test_crop_dictionary_of_hvpnet(tmp_path, posts, crops):
     path = tmp_path / "twitter2015_train_dict.pth"
     torch.save({"7.jpg": ["7/crop_location_7.jpg", "7/crop_person_7.jpg"], "9.jpg": []}, path)
     named = read_hvpnet_crops(path)
     assert named == {"7": ["7/crop_location_7.jpg", "7/crop_person_7.jpg"], "9": []}
-    split, _ = with_crops(tweets, lambda tweet: [(None, crops / name) for name in named.get(tweet, [])])
+    split, _ = with_crops(posts, lambda post: [(None, crops / name) for name in named.get(post, [])])
     assert np.abs(np.array(colours_in_boxes(split[0])) - np.array([(0, 0, 250), (250, 0, 0)])).max() < 12
 
 
@@ -275,15 +273,15 @@ def vinvl(tmp_path):
     return folder
 
 
-def test_vinvl_features_become_columns(tweets, vinvl):
+def test_vinvl_features_become_columns(posts, vinvl):
     boxes, features = read_vinvl(vinvl / "7.jpg.npz")
     assert boxes.shape == (3, 4) and features.shape == (3, 6)
-    split, outcomes = with_vinvl(tweets, vinvl, max_objects=2)
+    split, outcomes = with_vinvl(posts, vinvl, max_objects=2)
     assert list(split.features) == ["id", "tokens", "ner_tags", "image", "objects", "object_features"]
     assert np.array_equal(np.array(split[0]["object_features"], np.float32), features[:2])
     assert np.array_equal(np.array([o["box"] for o in split[0]["objects"]], np.float32), boxes[:2])
     assert (split[1]["objects"], split[1]["object_features"]) == ([], [])
-    assert dict(outcomes) == {"tweets without features": 1, "objects": 2}
+    assert dict(outcomes) == {"posts without features": 1, "objects": 2}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from modeling_umgf import UmgfImageProcessor, UmgfProcessor, noun_phrases
 from modeling_umgf.grounding import Grounder
 from modeling_umgf.modeling_multimodal_ner import feature_map
 
-TWEETS = SHARED / "data" / "tweet_images"
+POSTS = SHARED / "data" / "tweet_images"
 ENCODER = SHARED / "weights" / "mobilenetv2" / "hf"
 TEXT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT |= {"intermediate_size": 32, "max_position_embeddings": 128}
@@ -38,28 +38,28 @@ def command(module, *argv) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Tweets, the same with objects and features for UMGF, and with captions, labels and grids for R-GCN."""
-    if not TWEETS.exists() or not ENCODER.exists():
-        pytest.skip("the real tweets and weights are not here")
+    """Posts, the same with objects and features for UMGF, and with captions, labels and grids for R-GCN."""
+    if not POSTS.exists() or not ENCODER.exists():
+        pytest.skip("the real posts and weights are not here")
     nltk = pytest.importorskip("nltk")
     nltk.data.path.append(str(SHARED / "data" / "nltk_data"))
     noun_phrases._nltk_tagger.cache_clear()
     folder = tmp_path_factory.mktemp("chain")
-    tweets = [json.loads(line) for line in (TWEETS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(tweets) == 36
-    for name, chosen in {"train": tweets[::2], "validation": tweets[1::4], "test": tweets[3::4]}.items():
+    posts = [json.loads(line) for line in (POSTS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(posts) == 36
+    for name, chosen in {"train": posts[::2], "validation": posts[1::4], "test": posts[3::4]}.items():
         lines = [
             {
-                "id": tweet["image_id"],
-                "tokens": tweet["tokens"],
-                "tags": [tag.replace("OTHER", "MISC") for tag in tweet["labels"]],
-                "image": str(TWEETS / tweet["file"]),
+                "id": post["image_id"],
+                "tokens": post["tokens"],
+                "tags": [tag.replace("OTHER", "MISC") for tag in post["labels"]],
+                "image": str(POSTS / post["file"]),
             }
-            for tweet in chosen
+            for post in chosen
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     files = [part for name in ("train", "validation", "test") for part in (f"--{name}", folder / f"{name}.jsonl")]
-    command(build_dataset, *files, "--output_dir", folder / "tweets")
+    command(build_dataset, *files, "--output_dir", folder / "posts")
 
     detector = save_detector("owlvit", folder / "detector")
     common = ["--encoder", ENCODER, "--cache_dir", folder / "cache"]
@@ -74,11 +74,11 @@ def folder(tmp_path_factory) -> Path:
         "--max_objects",
         5,
     ]
-    command(add_descriptors, folder / "tweets", "--output_dir", folder / "umgf", *common, "--columns", *objects)
+    command(add_descriptors, folder / "posts", "--output_dir", folder / "umgf", *common, "--columns", *objects)
     grid = ["caption", "object_labels", "object_features", "--features_of", "grid", "--label_min_score", 0]
     grid += ["--captioner", save_captioner("git", folder / "captioner")]
     grid += ["--labeler", save_labeler("yolos", folder / "labeler")]
-    command(add_descriptors, folder / "tweets", "--output_dir", folder / "rgcn", *common, "--columns", *grid)
+    command(add_descriptors, folder / "posts", "--output_dir", folder / "rgcn", *common, "--columns", *grid)
     relations = ["--dataset", folder / "rgcn", "--text_encoder", "hashing", "--features", ENCODER, "--k", 3]
     command(build_relations, *relations, "--output_dir", folder / "relations")
     return folder
@@ -94,7 +94,7 @@ def train_one_step(folder: Path, output: Path, dataset: Path, **arguments) -> di
     return json.loads((output / "all_results.json").read_text())
 
 
-def test_every_tweet_has_phrases_and_every_picture_objects(folder):
+def test_every_post_has_phrases_and_every_picture_objects(folder):
     splits = load_dataset(str(folder / "umgf"))
     assert {name: len(split) for name, split in splits.items()} == {"train": 18, "validation": 9, "test": 9}
     rows = [row for split in splits.values() for row in split]
@@ -102,7 +102,7 @@ def test_every_tweet_has_phrases_and_every_picture_objects(folder):
     assert all(row["image"] is not None and row["objects"] for row in rows)
     assert {len(cell) for row in rows for cell in row["object_features"]} == {1280}
     assert sum(node["phrase"] is not None for row in rows for node in row["objects"]) >= 30
-    assert "pictures: 36 done, 0 failed, 0 tweets without" in (folder / "umgf" / "README.md").read_text()
+    assert "pictures: 36 done, 0 failed, 0 posts without" in (folder / "umgf" / "README.md").read_text()
 
 
 def test_cached_features_are_what_the_encoder_sees_in_the_processors_crops(folder):
@@ -134,7 +134,7 @@ def test_rgcn_trains_and_is_evaluated(folder, tmp_path):
 
 
 def test_the_processor_grounds_on_the_fly_what_the_script_found(folder):
-    """One tweet and a batch, from words and pictures alone."""
+    """One post and a batch, from words and pictures alone."""
     split = load_dataset(str(folder / "umgf"), split="test")
     grounder = Grounder.from_pretrained(folder / "detector", device="cpu", min_score=0.0, max_objects=5)
     processor = UmgfProcessor(UmgfImageProcessor(size={"height": 32, "width": 32}), tiny_tokenizer())

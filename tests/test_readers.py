@@ -1,4 +1,4 @@
-"""Tweets in files are read exactly, or refused with the line that is wrong."""
+"""Posts in files are read exactly, or refused with the line that is wrong."""
 
 import json
 import logging
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts.counts import count_split
-from dataset_scripts.readers import read_conll, read_jsonl
-from dataset_scripts.splits import load_splits, read_tweets
-from dataset_scripts.text_files import BadInput
+from dataset_scripts.reading.bad_input import BadInput
+from dataset_scripts.reading.conll import read_conll
+from dataset_scripts.reading.records import read_jsonl
+from dataset_scripts.reading.splits import load_splits, read_posts
 from modeling_umgf.labels import entity_spans
+from modeling_umgf.split_counts import count_split
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_twitter = pytest.mark.skipif(not DATA.is_dir(), reason="the Twitter data are not here")
@@ -20,7 +21,7 @@ UMT = "IMGID:1\nRT\tO\n@ann\tB-PER\n\nIMGID:O_2\nParis\tB-LOC\nHilton\tI-LOC\nfi
 
 @pytest.fixture
 def write(tmp_path):
-    def write_file(content, name="tweets.txt"):
+    def write_file(content, name="posts.txt"):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
@@ -36,11 +37,11 @@ def jsonl(*records):
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n\n\n"])
-def test_last_tweet_is_kept_whatever_the_end_of_the_file(write, end):
+def test_last_post_is_kept_whatever_the_end_of_the_file(write, end):
     assert [row["id"] for row in read_conll(write(UMT + end), umt=True)] == ["1", "O_2"]
 
 
-def test_a_new_id_ends_a_tweet_without_a_blank_line(write):
+def test_a_new_id_ends_a_post_without_a_blank_line(write):
     rows = read_conll(write(UMT.replace("\n\n", "\n")), umt=True)
     assert [row["tokens"] for row in rows] == [["RT", "@ann"], ["Paris", "Hilton", "film"]]
 
@@ -60,7 +61,7 @@ def test_other_and_misc_are_never_merged(write):
     both = write("IMGID:1\na\tB-OTHER\nb\tB-MISC\n")
     with pytest.raises(BadInput, match="both OTHER and MISC.*format conll"):
         read_conll(both, umt=True)
-    assert read_tweets(both, "conll")[0]["tags"] == ["B-OTHER", "B-MISC"]
+    assert read_posts(both, "conll")[0]["tags"] == ["B-OTHER", "B-MISC"]
 
 
 def test_files_without_ids_get_running_ids(write):
@@ -89,12 +90,12 @@ def test_orphans_stay_unless_repair_is_asked_for(write, caplog):
         ("IMGID:1\na\tB-\n", 2, "unknown tag 'B-'"),
         ("IMGID:1\na\tB-PER \n", 2, "unknown tag 'B-PER '"),
         ("IMGID:1\na\t\n", 2, "unknown tag ''"),
-        ("IMGID:1\na\tO\n\nIMGID:1\nb\tO\n", 4, "the id 1 was used before, at .*tweets.txt:1"),
-        ("IMGID:1\n\nIMGID:2\nb\tO\n", 1, "tweet 1 has no words"),
-        ("IMGID:1\na\tO\n\nIMGID:2\n", 4, "tweet 2 has no words"),
+        ("IMGID:1\na\tO\n\nIMGID:1\nb\tO\n", 4, "the id 1 was used before, at .*posts.txt:1"),
+        ("IMGID:1\n\nIMGID:2\nb\tO\n", 1, "post 1 has no words"),
+        ("IMGID:1\na\tO\n\nIMGID:2\n", 4, "post 2 has no words"),
         ("IMGID:\na\tO\n", 1, "without an id"),
         ("IMGID:1\na\tO\n\nb\tO\n", 4, "no IMGID"),
-        ("a\tO\n\nIMGID:1\nb\tO\n", 3, "the tweets before have none"),
+        ("a\tO\n\nIMGID:1\nb\tO\n", 3, "the posts before have none"),
         ("IMGID:1\na\tO\r\n", 2, "Windows line end"),
         (b"IMGID:1\nok\tO\n\xff\tO\n", 3, "not UTF-8"),
         ("IMGID:1\na\tB-GPE\n", 2, "unknown label B-GPE; the types are PER, LOC"),
@@ -108,19 +109,19 @@ def test_malformed_conll_names_file_and_line(write, text, line, message):
 
 @pytest.mark.parametrize("text", ["", "\n\n", "  \n"])
 def test_empty_files_are_refused(write, text):
-    with pytest.raises(BadInput, match="tweets.txt: the file is empty"):
+    with pytest.raises(BadInput, match="posts.txt: the file is empty"):
         read_conll(write(text))
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(BadInput, match="absent.txt: can't be read"):
-        read_tweets(tmp_path / "absent.txt")
+        read_posts(tmp_path / "absent.txt")
     with pytest.raises(BadInput, match="can't be read"):
         read_conll(tmp_path)
 
 
-def test_umt_needs_an_id_before_every_tweet(write):
-    with pytest.raises(BadInput, match=":1: this tweet has no IMGID"):
+def test_umt_needs_an_id_before_every_post(write):
+    with pytest.raises(BadInput, match=":1: this post has no IMGID"):
         read_conll(write("a\tO\n"), umt=True)
 
 
@@ -140,7 +141,7 @@ def test_words_and_tags(write):
     )
     assert read_jsonl(path) == [
         {"id": "7", "tokens": ["Oslo", "\u00a0"], "tags": ["B-LOC", "O"], "image": "a.png", "caption": "a city"},
-        {"id": "tweets-1", "tokens": ["x"], "tags": ["O"]},
+        {"id": "posts-1", "tokens": ["x"], "tags": ["O"]},
     ]
 
 
@@ -165,12 +166,12 @@ def test_spans_count_characters_not_bytes(write):
 def test_a_span_that_cuts_a_word_is_widened_and_counted(write, caplog):
     (row,) = read_jsonl(write(jsonl({"text": "in Parisian cafés", "spans": [[3, 8, "LOC"]]})))
     assert row["tags"] == ["O", "B-LOC", "O"]
-    assert "1 spans cut a word and were widened" in caplog.text and "tweets.txt:1" in caplog.text
+    assert "1 spans cut a word and were widened" in caplog.text and "posts.txt:1" in caplog.text
 
 
 def test_left_out_fields_are_counted(write, caplog):
     read_jsonl(write(jsonl(*({"tokens": ["a"], "tags": ["O"], "lang": "en"} for _ in range(3)))))
-    assert "left out the fields lang (3 tweets)" in caplog.text
+    assert "left out the fields lang (3 posts)" in caplog.text
 
 
 OBJECT = {"box": [0, 1, 5, 9], "phrase": {"start": 0, "end": 1}}
@@ -248,17 +249,17 @@ def test_a_type_the_training_file_lacks_is_refused_unless_listed(write):
 
 
 def test_format_is_found_out(write):
-    assert read_tweets(write(UMT))[1]["tags"][2] == "I-MISC"
-    assert read_tweets(write("a\tB-OTHER\n"))[0]["tags"] == ["B-OTHER"]
-    assert read_tweets(write(jsonl({"tokens": ["a"], "tags": ["O"]}), "tweets.jsonl"))[0]["id"] == "tweets-0"
+    assert read_posts(write(UMT))[1]["tags"][2] == "I-MISC"
+    assert read_posts(write("a\tB-OTHER\n"))[0]["tags"] == ["B-OTHER"]
+    assert read_posts(write(jsonl({"tokens": ["a"], "tags": ["O"]}), "posts.jsonl"))[0]["id"] == "posts-0"
     with pytest.raises(BadInput, match="no file format 'xml'; known are umt, conll, jsonl"):
-        read_tweets(write(UMT), "xml")
+        read_posts(write(UMT), "xml")
 
 
 def test_training_data_without_entities_and_no_data_at_all_are_refused(write):
     with pytest.raises(BadInput, match="no entity"):
         load_splits({"train": write("a\tO\n")})
-    with pytest.raises(BadInput, match="no tweets were given"):
+    with pytest.raises(BadInput, match="no posts were given"):
         load_splits({})
 
 
@@ -272,7 +273,7 @@ def test_ids_in_two_splits_are_reported(write, caplog):
 
 @needs_twitter
 @pytest.mark.parametrize(
-    ("name", "tweets", "words", "starts", "entities", "orphan_kinds", "orphans"),
+    ("name", "posts", "words", "starts", "entities", "orphan_kinds", "orphans"),
     [
         (
             "twitter2015/train",
@@ -298,11 +299,11 @@ def test_ids_in_two_splits_are_reported(write, caplog):
         ("twitter2017/test", 723, 11330, (621, 178, 395, 157), 1351, {}, (0, 0, 0, 0)),
     ],
 )
-def test_twitter_files_have_the_published_numbers(name, tweets, words, starts, entities, orphan_kinds, orphans):
+def test_twitter_files_have_the_published_numbers(name, posts, words, starts, entities, orphan_kinds, orphans):
     split = load_splits({"test": DATA / f"{name}.txt"}, file_format="umt")["test"]
     counts = count_split(split)
     assert split.features["ner_tags"].feature.names[1::2] == ["B-PER", "B-LOC", "B-ORG", "B-MISC"]
-    assert (counts.tweets, counts.words, counts.entities) == (tweets, words, entities)
+    assert (counts.posts, counts.words, counts.entities) == (posts, words, entities)
     assert tuple(counts.starts[kind] for kind in ("PER", "LOC", "ORG", "MISC")) == starts
     assert dict(counts.orphan_kinds) == orphan_kinds
     assert tuple(counts.orphans[kind] for kind in ("PER", "LOC", "ORG", "MISC")) == orphans
@@ -310,5 +311,5 @@ def test_twitter_files_have_the_published_numbers(name, tweets, words, starts, e
 
 @needs_twitter
 def test_the_no_break_space_of_twitter_2015_is_a_word():
-    (row,) = [row for row in read_tweets(DATA / "twitter2015/valid.txt") if row["id"] == "73309"]
+    (row,) = [row for row in read_posts(DATA / "twitter2015/valid.txt") if row["id"] == "73309"]
     assert row["tokens"].count("\u00a0") == 1 and len(row["tokens"]) == 21

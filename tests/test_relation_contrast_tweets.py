@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, AutoProcess
 
 import train_umgf
 from dataset_scripts import relation_contrast_tweets as module
-from dataset_scripts.features import TWITTER_TYPES
+from dataset_scripts.columns.contract import TWITTER_TYPES
 from dataset_scripts.relation_contrast_tweets import relation_contrast_tweets, write_relation_contrast_tweets
 from modeling_umgf import RelationIndex, UmgfImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
@@ -76,7 +76,7 @@ def test_splits_share_neither_names_nor_topics_nor_labels(splits):
     assert all(not words[a] & words[b] for a in words for b in words if a != b)
 
 
-def test_the_same_seed_makes_the_same_tweets(splits, monkeypatch):
+def test_the_same_seed_makes_the_same_posts(splits, monkeypatch):
     monkeypatch.setattr(module, "SPLITS", SMALL)
     again, other = relation_contrast_tweets(seed=3), relation_contrast_tweets(seed=4)
     assert again["test"]["tokens"][:] == splits["test"]["tokens"][:] != other["test"]["tokens"][:]
@@ -86,7 +86,7 @@ def test_the_same_seed_makes_the_same_tweets(splits, monkeypatch):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The written folder of few tweets, with an image encoder that has hardly learnt anything."""
+    """The written folder of few posts, with an image encoder that has hardly learnt anything."""
     folder = tmp_path_factory.mktemp("relation_contrast_tweets")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SPLITS", SMALL)

@@ -1,4 +1,4 @@
-"""One tweet of a dataset as a picture and a page."""
+"""One post of a dataset as a picture and a page."""
 
 import sys
 
@@ -7,8 +7,8 @@ from datasets import Dataset, DatasetDict
 from PIL import Image, ImageColor
 
 from dataset_scripts import show_example
-from dataset_scripts.features import dataset_features
-from dataset_scripts.writing import write_dataset
+from dataset_scripts.columns.contract import dataset_features
+from dataset_scripts.writing.dataset_folder import write_dataset
 from modeling_umgf.drawing import COLORS
 
 WORDS = ["<i>Anna</i>", "in", "Rome"]
@@ -35,8 +35,8 @@ def dataset(tmp_path_factory):
     train = Dataset.from_dict({name: rows[name] for name in features}, features=features)
     test = train.select([1])
     test = test.map(lambda row: {"id": "z"})
-    write_dataset(DatasetDict({"train": train, "test": test}), folder / "tweets", title="Tweets", description="")
-    return folder / "tweets"
+    write_dataset(DatasetDict({"train": train, "test": test}), folder / "posts", title="Posts", description="")
+    return folder / "posts"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_writes_a_drawing_and_a_page(run, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["a.html", "a.png"]
 
 
-def test_a_tweet_without_a_readable_picture_says_why(run):
+def test_a_post_without_a_readable_picture_says_why(run):
     assert "no picture" in (run("--id", "b") / "b.html").read_text()
     assert "damaged picture" in (run("--id", "c") / "c.html").read_text()
 
@@ -79,9 +79,9 @@ def test_where_nobody_looked_the_whole_picture_is_the_node(run):
     assert "0 whole picture: linked to every word" in (run("--id", "d") / "d.html").read_text()
 
 
-def test_the_tweet_is_looked_for_in_all_splits_or_in_one(run):
+def test_the_post_is_looked_for_in_all_splits_or_in_one(run):
     assert (run("--id", "z") / "z.png").exists()
-    with pytest.raises(ValueError, match="there is no tweet z; the first ones are a, b, c"):
+    with pytest.raises(ValueError, match="there is no post z; the first ones are a, b, c"):
         run("--id", "z", "--split", "train")
     with pytest.raises(ValueError, match="has no split dev, only train, test"):
         run("--id", "z", "--split", "dev")

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from modeling_umgf.pictures import UnreadablePicture, content_hash, open_picture
 
-from .artefact_store import ArtefactStore
-from .descriptor_columns import DescriptorColumn
-from .features import OPTIONAL_COLUMNS
+from ..columns.contract import COLUMNS
+from ..writing.artefact_store import ArtefactStore
+from .computed_columns import ComputedColumn
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ class DescriptorSummary:
     """What a run did.
 
     Args:
-        pictures: tweets with a picture that could be read.
-        failed: for each tweet whose picture could not be read, (split, id) -> why.
-        without_picture: tweets that have none.
-        phrases_with_object, phrases_without_object: noun phrases of the tweets with a readable picture.
+        pictures: posts with a picture that could be read.
+        failed: for each post whose picture could not be read, (split, id) -> why.
+        without_picture: posts that have none.
+        phrases_with_object, phrases_without_object: noun phrases of the posts with a readable picture.
         computed, known: by column, results of this run and of earlier ones; "cannot be read" is a result.
     """
 
@@ -48,17 +48,18 @@ class DescriptorSummary:
         """The summary in words, without what depends on earlier runs; empty where no picture was looked at."""
         if not (self.pictures or self.failed or self.without_picture):
             return []
-        lines = [f"pictures: {self.pictures} done, {len(self.failed)} failed, {self.without_picture} tweets without"]
+        lines = [f"pictures: {self.pictures} done, {len(self.failed)} failed, {self.without_picture} posts without"]
         lines += [f"failed, {reason}: {count}" for reason, count in Counter(self.failed.values()).most_common()]
         if self.phrases_with_object or self.phrases_without_object:
-            with_object, without = self.phrases_with_object, self.phrases_without_object
-            lines.append(f"noun phrases: {with_object} with an object, {without} without")
+            lines.append(
+                f"noun phrases: {self.phrases_with_object} with an object, {self.phrases_without_object} without"
+            )
         return lines
 
 
 def compute_columns(
     splits: DatasetDict,
-    columns: Sequence[DescriptorColumn],
+    columns: Sequence[ComputedColumn],
     cache_dir: str | Path,
     work_dir: str | Path,
     *,
@@ -69,11 +70,11 @@ def compute_columns(
     """Add columns to all splits; under `accelerate launch` every process computes its share.
 
     Args:
-        splits: tweets with the columns `id`, `tokens` and, for columns that need one, `image`.
+        splits: posts with the columns `id`, `tokens` and, for columns that need one, `image`.
         columns: what to compute, in this order.
         cache_dir: where results are kept.
         work_dir: where the columns lie as long as the returned splits are used.
-        noun_phrases: from the words of a tweet to spans, as `find_noun_phrases`; computes the column `noun_phrases`
+        noun_phrases: from the words of a post to spans, as `find_noun_phrases`; computes the column `noun_phrases`
             first. None = leave it as it is.
         batch_size: pictures in a forward pass. Batches are the same whatever is known already, so that a run that was
             stopped ends with the same results to the last bit.
@@ -82,25 +83,25 @@ def compute_columns(
     Returns:
         The splits with their columns, and what was done.
     """
-    summary, described, hashes = DescriptorSummary(), DatasetDict(), {}
+    summary = DescriptorSummary()
+    described = DatasetDict()
+    hashes = {}
     for name, split in splits.items():
         if "image" in split.features:
             split = split.cast_column("image", Image(decode=False))
         if noun_phrases is not None:
             cells = partial(_noun_phrases, split["tokens"][:], noun_phrases, name)
-            split = _with_column(split, "noun_phrases", OPTIONAL_COLUMNS["noun_phrases"], cells, work_dir)
-        described[name], hashes[name] = split, _hash_pictures(split, name, summary)
+            split = _with_column(split, "noun_phrases", COLUMNS["noun_phrases"].feature, cells, work_dir)
+        described[name] = split
+        hashes[name] = _hash_pictures(split, name, summary)
     for column in columns:
         store = ArtefactStore(cache_dir, column.name, column.settings)
-        keys = {}
-        for name, split in described.items():
-            light = split.remove_columns([key for key in ("image", "object_features") if key in split.features])
-            keys[name] = [column.key({**row, "picture": own}) for own, row in zip(hashes[name], light, strict=True)]
+        keys = {name: _keys(column, split, hashes[name]) for name, split in described.items()}
         _compute(column, store, described, keys, summary, batch_size, num_proc)
         for name, split in described.items():
-            for tweet, key in zip(split["id"], keys[name], strict=True):
+            for post, key in zip(split["id"], keys[name], strict=True):
                 if key is not None and (reason := _reason(store[key])):
-                    summary.failed[name, tweet] = reason
+                    summary.failed[name, post] = reason
             cells = partial(_results, store, keys[name], column.empty)
             described[name] = _with_column(split, column.name, column.feature, cells, work_dir)
     if any(column.needs_picture for column in columns):
@@ -109,27 +110,44 @@ def compute_columns(
 
 
 class Batches(torch.utils.data.Dataset):
-    """Batches of (key, row with its opened picture), or (key, {"unreadable": reason}) where it cannot be opened."""
+    """Batches of (key, row with its opened picture), or (key, {"unreadable": reason}) where it cannot be opened.
+
+    Args:
+        batches: (key, split, number of the row) of the rows of each batch.
+        splits: the rows.
+        open_pictures: False = leave the pictures as they are.
+    """
 
     def __init__(self, batches: Sequence[Sequence[tuple[str, str, int]]], splits: DatasetDict, open_pictures: bool):
-        self.batches, self.splits, self.open_pictures = batches, splits, open_pictures
+        self.batches = batches
+        self.splits = splits
+        self.open_pictures = open_pictures
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, i: int) -> list[tuple[str, dict]]:
-        items = []
-        for key, name, index in self.batches[i]:
-            row = self.splits[name][index]
-            try:
-                items.append((key, {**row, "image": open_picture(row["image"])} if self.open_pictures else row))
-            except UnreadablePicture as error:
-                items.append((key, {"unreadable": error.reason}))
-        return items
+        return [(key, self._row(name, index)) for key, name, index in self.batches[i]]
+
+    def _row(self, name: str, index: int) -> dict:
+        row = self.splits[name][index]
+        if not self.open_pictures:
+            return row
+        try:
+            return {**row, "image": open_picture(row["image"])}
+        except UnreadablePicture as error:
+            return {"unreadable": error.reason}
+
+
+def _keys(column: ComputedColumn, split: Dataset, hashes: Sequence[str | None]) -> list[str | None]:
+    """What the cell of each row depends on."""
+    heavy = [name for name in split.features if name in COLUMNS and COLUMNS[name].heavy]
+    light = split.remove_columns(heavy)
+    return [column.key({**row, "picture": own}) for own, row in zip(hashes, light, strict=True)]
 
 
 def _compute(
-    column: DescriptorColumn,
+    column: ComputedColumn,
     store: ArtefactStore,
     splits: DatasetDict,
     keys: dict[str, list[str | None]],
@@ -144,7 +162,7 @@ def _compute(
         for index, key in enumerate(own):
             if key is not None:
                 places.setdefault(key, (name, index))
-    items = [(key, *place) for key, place in places.items()]
+    items = [(key, name, index) for key, (name, index) in places.items()]
     known = sum(key in store for key in places)
     state.wait_for_everyone()
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
@@ -177,7 +195,8 @@ def _noun_phrases(words: Sequence[Sequence[str]], find: Callable, name: str) -> 
 def _results(store: ArtefactStore, keys: Sequence[str | None], empty: Any) -> Iterator[Any]:
     for key in keys:
         cell = empty if key is None else store[key]
-        cell = empty if _reason(cell) else cell
+        if _reason(cell):
+            cell = empty
         yield cell.numpy() if isinstance(cell, torch.Tensor) else cell
 
 
@@ -194,7 +213,9 @@ def _with_column(
             yield {name: cell}
 
     column = Dataset.from_generator(rows, features=Features({name: feature}), cache_dir=tempfile.mkdtemp(dir=work_dir))
-    return concatenate_datasets([split.remove_columns([name] if name in split.features else []), column], axis=1)
+    if name in split.features:
+        split = split.remove_columns(name)
+    return concatenate_datasets([split, column], axis=1)
 
 
 def _hash_pictures(split: Dataset, name: str, summary: DescriptorSummary) -> list[str | None]:
@@ -204,11 +225,10 @@ def _hash_pictures(split: Dataset, name: str, summary: DescriptorSummary) -> lis
     hashes: list[str | None] = []
     rows = split.select_columns(["id", "image"])
     for row in tqdm(rows, desc=f"hashing pictures of {name}", disable=not PartialState().is_main_process):
-        hashes.append(None)
         try:
-            if row["image"] is not None:
-                hashes[-1] = content_hash(row["image"])
+            hashes.append(None if row["image"] is None else content_hash(row["image"]))
         except UnreadablePicture as error:
+            hashes.append(None)
             summary.failed[name, row["id"]] = error.reason
     return hashes
 
@@ -231,9 +251,9 @@ def _count(splits: DatasetDict, summary: DescriptorSummary) -> None:
 
 
 def _in_order(split: Dataset) -> Dataset:
-    """First the columns that a dataset always has, then the optional ones as in `OPTIONAL_COLUMNS`, then others."""
-    optional = [key for key in OPTIONAL_COLUMNS if key in split.features]
-    always = [key for key in split.features if key not in {*optional, "text_embedding"}]
-    last = [key for key in split.features if key == "text_embedding"]
-    split = split.select_columns([*always, *optional, *last])
+    """First the columns that were there from the beginning, then the optional ones in their order."""
+    optional = [name for name, column in COLUMNS.items() if column.optional]
+    last = [name for name in (*optional, "text_embedding") if name in split.features]
+    first = [name for name in split.features if name not in last]
+    split = split.select_columns(first + last)
     return split.cast_column("image", Image()) if "image" in split.features else split

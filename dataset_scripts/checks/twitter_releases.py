@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
-from .counts import SplitCounts
-from .text_files import BadInput
+from modeling_umgf.split_counts import SplitCounts
 
-_COUNTED = ("tweets", "words", "B-PER", "B-LOC", "B-ORG", "B-MISC")  # MISC is OTHER in the files of Twitter-2015
+from ..columns.contract import TWITTER_TYPES
+from ..reading.bad_input import BadInput
+
+_COUNTED = ("posts", "words", "B-PER", "B-LOC", "B-ORG", "B-MISC")  # MISC is OTHER in the files of Twitter-2015
 
 RELEASES = {
     "twitter2015": {
@@ -53,7 +55,8 @@ def _differences(release: str, counts: Mapping[str, SplitCounts]) -> list[str]:
         if split not in RELEASES[release]:
             found.append(f"it has no split {split}")
             continue
-        numbers = (have.tweets, have.words, *(have.starts[name[2:]] for name in _COUNTED[2:]))
-        expected = zip(_COUNTED, numbers, RELEASES[release][split], strict=True)
-        found += [f"{split} has {number} {name}, not {wanted}" for name, number, wanted in expected if number != wanted]
+        numbers = [have.posts, have.words, *(have.starts[kind] for kind in TWITTER_TYPES)]
+        for what, number, wanted in zip(_COUNTED, numbers, RELEASES[release][split], strict=True):
+            if number != wanted:
+                found.append(f"{split} has {number} {what}, not {wanted}")
     return found

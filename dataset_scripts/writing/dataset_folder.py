@@ -1,9 +1,6 @@
 """DatasetDict -> a folder that `datasets.load_dataset` opens: Parquet with the pictures inside, and a dataset card."""
 
 import logging
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,10 +13,11 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 from tqdm import tqdm
 
+from modeling_umgf.files import write_whole
 from modeling_umgf.labels import entity_types
+from modeling_umgf.split_counts import SplitCounts, count_split
 
-from .counts import SplitCounts, count_split
-from .text_files import BadInput
+from ..reading.bad_input import BadInput
 
 logger = logging.getLogger(__name__)
 
@@ -33,35 +31,26 @@ def write_dataset(dataset: DatasetDict, output_dir: str | Path, *, title: str, d
     The folder appears when it is complete. One that an earlier run wrote is replaced.
 
     Args:
-        dataset: Splits with the columns of `dataset_features`.
-        output_dir: The folder to make.
-        title: First line of the card.
+        dataset: splits with the columns of `dataset_features`.
+        output_dir: the folder to make.
+        title: first line of the card.
         description: Markdown that follows it: what this is and how it was made.
 
     Raises:
-        BadInput: `output_dir` exists and holds anything else than a dataset, or a split has no tweets.
+        BadInput: `output_dir` exists and holds anything else than a dataset, or a split has no posts.
     """
-    output_dir = Path(output_dir)
     check_output_dir(output_dir)
     if empty := [name for name, split in dataset.items() if not len(split)]:
-        raise BadInput(f"the split {empty[0]} has no tweets; load_dataset can't load such a split")
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-unfinished-", dir=output_dir.parent))
-    try:
-        os.chmod(unfinished, 0o777 & ~_umask())
-        (unfinished / "data").mkdir()
+        raise BadInput(f"the split {empty[0]} has no posts; load_dataset can't load such a split")
+    with write_whole(output_dir) as unfinished:
+        data = unfinished / "data"
+        data.mkdir(parents=True)
         for name, split in dataset.items():
-            _write_split(split, name, unfinished / "data")
+            _write_split(split, name, data)
         counts = {name: count_split(split) for name, split in dataset.items()}
-        _card(dataset, counts, unfinished / "data", title, description).save(unfinished / "README.md")
+        _card(dataset, counts, data, title, description).save(unfinished / "README.md")
         check_output_dir(output_dir)
-        if output_dir.exists():
-            shutil.rmtree(output_dir)
-        os.replace(unfinished, output_dir)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    logger.info("wrote %s: %s", output_dir, ", ".join(f"{name} {len(split)} tweets" for name, split in dataset.items()))
+    logger.info("wrote %s: %s", output_dir, ", ".join(f"{name} {len(split)} posts" for name, split in dataset.items()))
 
 
 def check_output_dir(folder: str | Path) -> None:
@@ -74,43 +63,43 @@ def check_output_dir(folder: str | Path) -> None:
         raise BadInput(f"{folder}: holds other files than a dataset; name a new folder")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _write_split(split: Dataset, name: str, folder: Path) -> None:
-    schema, shards, writer, written = split.features.arrow_schema, 0, None, 0
+    """Write Parquet files of about `SHARD_BYTES`."""
+    schema = split.features.arrow_schema
+    writer = None
+    unnumbered = []  # how many there are is known at the end
+    written = 0
     try:
-        rows = split.with_format("arrow").iter(batch_size=_ROWS_AT_A_TIME)
-        for batch in tqdm(rows, desc=f"writing {name}", total=-(-len(split) // _ROWS_AT_A_TIME), disable=None):
+        batches = split.with_format("arrow").iter(batch_size=_ROWS_AT_A_TIME)
+        for batch in tqdm(batches, desc=f"writing {name}", total=-(-len(split) // _ROWS_AT_A_TIME), disable=None):
             table = embed_table_storage(pa.table(batch)).cast(schema)
-            if writer is None or written > SHARD_BYTES:
-                if writer is not None:
-                    writer.close()
-                writer, written = pq.ParquetWriter(folder / f"{name}-{shards:05d}", schema), 0
-                shards += 1
+            if writer is not None and written > SHARD_BYTES:
+                writer.close()
+                writer = None
+            if writer is None:
+                unnumbered.append(folder / f"{name}-{len(unnumbered):05d}")
+                writer = pq.ParquetWriter(unnumbered[-1], schema)
+                written = 0
             writer.write_table(table)
             written += table.nbytes
     finally:
         if writer is not None:
             writer.close()
-    for number in range(shards):
-        path = folder / f"{name}-{number:05d}"
-        path.rename(f"{path}-of-{shards:05d}.parquet")
+    for path in unnumbered:
+        path.rename(f"{path}-of-{len(unnumbered):05d}.parquet")
 
 
 def _card(
     dataset: DatasetDict, counts: dict[str, SplitCounts], data: Path, title: str, description: str
 ) -> DatasetCard:
     card_data = DatasetCardData(task_categories=["token-classification"], pretty_name=title)
-    sizes = {name: sum(path.stat().st_size for path in data.glob(f"{name}-*.parquet")) for name in dataset}
-    splits = SplitDict()
-    for name, split in dataset.items():
-        splits.add(SplitInfo(name, num_bytes=sizes[name], num_examples=len(split)))
     features = next(iter(dataset.values())).features
-    total = sum(sizes.values())
+    splits = SplitDict()
+    total = 0
+    for name, split in dataset.items():
+        size = sum(path.stat().st_size for path in data.glob(f"{name}-*.parquet"))
+        splits.add(SplitInfo(name, num_bytes=size, num_examples=len(split)))
+        total += size
     info = DatasetInfo(features=features, splits=splits, download_size=total, dataset_size=total)
     DatasetInfosDict({"default": info}).to_dataset_card_data(card_data)
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in dataset]
@@ -120,11 +109,11 @@ def _card(
 
 def _tables(counts: dict[str, SplitCounts], features: Features) -> str:
     types = entity_types(features["ner_tags"].feature.names)
-    header = ["split", "tweets", "words", "with picture", *(f"B-{kind}" for kind in types), "entities", "orphan I-"]
+    header = ["split", "posts", "words", "with picture", *(f"B-{kind}" for kind in types), "entities", "orphan I-"]
     lines = ["## What the splits hold", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for name, split in counts.items():
         starts = [split.starts[kind] for kind in types]
-        cells = [name, split.tweets, split.words, split.pictures, *starts, split.entities, split.orphans.total()]
+        cells = [name, split.posts, split.words, split.pictures, *starts, split.entities, split.orphans.total()]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += [
         "",
@@ -132,6 +121,6 @@ def _tables(counts: dict[str, SplitCounts], features: Features) -> str:
         "",
         "## Columns",
         "",
-        *(f"- `{name}`: `{feature}`" for name, feature in features.items()),
     ]
+    lines += [f"- `{name}`: `{feature}`" for name, feature in features.items()]
     return "\n".join(lines) + "\n"

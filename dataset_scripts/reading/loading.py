@@ -4,13 +4,13 @@ from collections.abc import Collection
 
 from datasets import DatasetDict, load_dataset
 
-from .text_files import BadInput, first_line
+from .bad_input import BadInput, first_line
 
 
-def load_tweets(
+def load_posts(
     dataset: str, config_name: str | None = None, columns: Collection[str] = ("id", "tokens", "ner_tags")
 ) -> DatasetDict:
-    """Load all splits of a dataset of tweets, with all their columns.
+    """Load all splits of a dataset of posts, with all their columns.
 
     Args:
         dataset: folder or Hub id.
@@ -18,7 +18,7 @@ def load_tweets(
         columns: what every split must have.
 
     Raises:
-        BadInput: it cannot be loaded, or lacks one of the columns.
+        BadInput: It cannot be loaded, or lacks one of the columns.
     """
     try:
         splits = load_dataset(dataset, config_name)

@@ -13,6 +13,7 @@ from modeling_umgf.pictures import UnreadablePicture, is_blank, open_picture
 logger = logging.getLogger(__name__)
 
 _AT_A_TIME = 64  # pictures in memory
+_TOLD = 5  # posts that the log names
 
 PICTURE_OUTCOMES = ("found", "missing", "unreadable", "blank", "none given")
 
@@ -34,8 +35,8 @@ def check_pictures(split: Dataset, name: str) -> tuple[Dataset, Counter]:
     """Open every picture once; those that are missing, unreadable or blank (one colour) become None.
 
     Args:
-        split: A dataset with the columns `id` and `image`.
-        name: Its name in the log.
+        split: a dataset with the columns `id` and `image`.
+        name: its name in the log.
 
     Returns:
         The dataset, and how many pictures have which of `PICTURE_OUTCOMES`.
@@ -47,19 +48,19 @@ def check_pictures(split: Dataset, name: str) -> tuple[Dataset, Counter]:
             looks += threads.map(look_at, batch["image"])
             progress.update(len(batch["image"]))
     counts = Counter(outcome for outcome, _ in looks)
-    unusable = {index for index, (outcome, _) in enumerate(looks) if outcome not in ("found", "none given")}
-    tweets = split["id"][:]
-    reasons = [f"tweet {tweets[index]}, {': '.join(looks[index])}" for index in sorted(unusable)]
-    logger.info("%s: pictures of %d tweets: %s", name, len(split), describe(counts))
-    for reason in reasons[:5]:
-        logger.info("  %s", reason)
-    if len(reasons) > 5:
-        logger.info("  and %d more", len(reasons) - 5)
+    unusable = [index for index, (outcome, _) in enumerate(looks) if outcome not in ("found", "none given")]
+    logger.info("%s: pictures of %d posts: %s", name, len(split), describe(counts))
+    ids = split["id"][:]
+    for index in unusable[:_TOLD]:
+        logger.info("  post %s, %s: %s", ids[index], *looks[index])
+    if len(unusable) > _TOLD:
+        logger.info("  and %d more", len(unusable) - _TOLD)
     if counts["missing"] and not counts["found"]:
         logger.warning("%s: not one picture was found; the files must be named by the ids, such as <id>.jpg", name)
     if unusable:
+        left_out = set(unusable)
         undecoded = undecoded.map(
-            lambda cell, index: {"image": None if index in unusable else cell},
+            lambda cell, index: {"image": None if index in left_out else cell},
             with_indices=True,
             input_columns="image",
             features=undecoded.features,

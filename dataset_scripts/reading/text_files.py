@@ -1,20 +1,16 @@
-"""What every reader of this folder needs from a text file: its lines, counted from 1, and one clear error."""
+"""The lines of a text file, counted from 1, and lists of ids."""
 
-import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-
-class BadInput(ValueError):
-    """Data that can't be used; the message names the file, the line where there is one, and the way out."""
+from .bad_input import BadInput
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     r"""Yield (line number from 1, line) of a UTF-8 file, split on "\n" only: a word may be U+00A0 or U+2028.
 
     Args:
-        path: A text file. A byte order mark is skipped.
+        path: a text file. A byte order mark is skipped.
 
     Raises:
         BadInput: The file is missing, empty or not UTF-8, or has Windows line ends.
@@ -36,15 +32,11 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its name where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def read_id_list(path: str | Path) -> set[str]:
+    """Read ids, one a line: of several columns, separated by tabs, the last; lines that begin with # are comments.
 
-
-def run_command(main: Callable[[], None]) -> None:
-    """Run the main function of a command; bad input becomes one line on stderr and exit status 1."""
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # the Hub client's, a line for every request
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {first_line(error)}")
+    Raises:
+        BadInput: As `numbered_lines`.
+    """
+    lines = [line for _, line in numbered_lines(path) if line and not line.startswith("#")]
+    return {line.split("\t")[-1] for line in lines}

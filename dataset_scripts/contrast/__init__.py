@@ -1,0 +1,1 @@
+"""What the two sets of invented posts are made of: names and drawings."""

@@ -1,0 +1,1 @@
+"""Columns that models compute from words and pictures."""

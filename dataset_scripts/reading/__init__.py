@@ -1,0 +1,1 @@
+"""Files and datasets -> checked posts, or one clear error."""

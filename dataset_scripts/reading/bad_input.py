@@ -1,0 +1,31 @@
+"""Data that can't be used: one clear error, and how it ends a command."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+_LOUD = ("__main__", "dataset_scripts", "modeling_umgf")  # loggers that tell what a command does
+
+
+class BadInput(ValueError):
+    """Data that can't be used; the message names the file, the line where there is one, and the way out."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its name where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run the main function of a command, with its log on stderr; bad input becomes one line there and exit status 1.
+
+    Args:
+        main: reads `sys.argv`.
+    """
+    logging.basicConfig(format="%(message)s")
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {first_line(error)}")

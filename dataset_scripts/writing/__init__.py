@@ -1,0 +1,1 @@
+"""Datasets of posts and results of long computations -> folders on disk."""
