@@ -11,9 +11,10 @@ import argparse
 import time
 from pathlib import Path
 
-from dataset_scripts.build_relations import AUTHORS_FILES, hubness
 from dataset_scripts.published_formats import read_caption_file, read_relation_file
 from dataset_scripts.readers import read_conll
+from dataset_scripts.relations.authors_files import AUTHORS_FILES
+from dataset_scripts.relations.report import hubness
 from modeling_umgf import RelationIndex, SentenceEncoder
 
 from .record import write_result
@@ -46,7 +47,7 @@ def main() -> None:
     search_seconds = time.time() - begin_search
     for correction in ("csls", "none"):
         settings = {"hubness": correction, "reference_texts": queries if correction == "csls" else None}
-        other = RelationIndex(list(captions), text_embeddings=index.text_embeddings, **settings)
+        other = RelationIndex(list(captions), text_embeddings=index.pictures.text_embeddings, **settings)
         neighbors[correction] = other.neighbors_for_text(queries, K, own)
     rows = [{"neighbours": f"ours, hubness={name}", **report(found)} for name, found in neighbors.items()]
     authors = [

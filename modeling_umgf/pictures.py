@@ -21,6 +21,8 @@ READABLE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
 BLANK_STANDARD_DEVIATION = 2.0
 
+LOOK_WIDTH = 8 * 8 * 3
+
 
 class UnreadablePicture(ValueError):
     """A picture that cannot be used, with the reason in one sentence.

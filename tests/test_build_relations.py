@@ -1,3 +1,4 @@
+import io
 import json
 import sys
 from collections import Counter
@@ -12,14 +13,19 @@ from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
 from dataset_scripts import build_relations as module
-from dataset_scripts.build_relations import Pictures, build_relations, hubness
+from dataset_scripts.build_relations import build_relations
 from dataset_scripts.features import dataset_features
 from dataset_scripts.published_formats import read_caption_file, read_relation_file
+from dataset_scripts.relations import post_pictures
+from dataset_scripts.relations.authors_files import AUTHORS_FILES
+from dataset_scripts.relations.post_pictures import PostPictures
+from dataset_scripts.relations.report import hubness
 from dataset_scripts.text_files import BadInput, run_command
 from modeling_umgf import HashingEncoder, RelationIndex, UmgfImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
+from modeling_umgf.pictures import open_picture
 
-TWEETS = {
+POSTS = {
     "train": [
         ("t0", "the dog barks", 0, "a dog on a beach", ["dog"]),
         ("t1", "what a game", 1, "a football game at night", ["person", "ball"]),
@@ -35,10 +41,10 @@ def drawing(number: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(number).integers(0, 256, (24, 24, 3), dtype=np.uint8))
 
 
-def tweets(with_pixels: bool = True) -> DatasetDict:
+def posts(with_pixels: bool = True) -> DatasetDict:
     features = dataset_features(["O", "B-PER"], ("caption", "object_labels"))
     splits = DatasetDict()
-    for name, rows in TWEETS.items():
+    for name, rows in POSTS.items():
         rows = [
             {
                 "id": row_id,
@@ -56,7 +62,7 @@ def tweets(with_pixels: bool = True) -> DatasetDict:
 
 def build(folder: Path, splits: DatasetDict | None = None, **settings) -> tuple[DatasetDict, RelationIndex, dict]:
     report = build_relations(
-        tweets() if splits is None else splits, folder, HashingEncoder(512), **{"k": 2, "hubness": "none"} | settings
+        posts() if splits is None else splits, folder, HashingEncoder(512), **{"k": 2, "hubness": "none"} | settings
     )
     assert json.loads((folder / "relation_report.json").read_text()) == report
     return load_dataset(str(folder / "dataset")), RelationIndex.from_pretrained(folder / "relation_index"), report
@@ -95,8 +101,8 @@ def test_pictures_can_be_left_out(tmp_path):
 
 
 def test_caption_vectors_are_the_features_of_neighbours_and_of_the_own_picture(tmp_path):
-    dataset, index, _ = build(tmp_path, tweets(with_pixels=False))
-    assert index.feature_shape == (1, 512) and index.content_hashes is None
+    dataset, index, _ = build(tmp_path, posts(with_pixels=False))
+    assert index.feature_shape == (1, 512) and index.pictures.content_hashes is None
     own = torch.tensor(dataset["train"][0]["object_features"])
     assert torch.allclose(own, HashingEncoder(512).encode(["a dog on a beach"]), atol=1e-6)
     assert torch.allclose(index.features_of(["t0"])[0].float(), own, atol=1e-3)
@@ -118,18 +124,100 @@ def test_features_are_those_of_the_image_encoder(tmp_path, pooled):
     assert "object_features" not in dataset["train"].features
 
 
-def test_of_equally_good_pictures_the_most_similar_one_comes_first(tmp_path):
-    splits = tweets()
-    rows = splits["train"].to_list()
-    rows = [rows[4] | {"id": f"p{i}", "image": drawing(100 + i), "caption": None} for i in range(6)]
-    rows[3]["image"] = splits["test"][0]["image"]
+def similar(number: int, change: int) -> Image.Image:
+    """A drawing with some of its pixels changed."""
+    values = np.asarray(drawing(number)).copy()
+    values[:change] = 0
+    return Image.fromarray(values)
+
+
+def ties() -> DatasetDict:
+    """Six training pictures that are equal for both relations: p3 is the own picture of s0, p4 a bit like it."""
+    splits = posts()
+    row = splits["train"].to_list()[4]
+    images = [drawing(100), drawing(101), similar(3, 9), drawing(3), similar(3, 3), drawing(105)]
+    rows = [row | {"id": f"p{i}", "image": image} for i, image in enumerate(images)]
     splits["train"] = Dataset.from_list(rows, features=splits["train"].features)
-    splits["test"] = splits["test"].map(lambda row: row | {"object_labels": ["dog", "tree"]})
-    by_looks, _, _ = build(tmp_path / "looks", splits, features=image_encoder(), candidate_pool="train")
-    by_id, _, _ = build(tmp_path / "id", splits, features="none")
-    assert found(by_id["test"], "s0", "intra") == ["p0", "p1"]
-    assert found(by_looks["test"], "s0", "intra") != ["p0", "p1"]
-    assert "p3" not in found(by_looks["test"], "s0", "intra")  # is a copy of the own picture
+    labels = [["dog", "tree"], None]
+    splits["test"] = module.replace_column(splits["test"], "object_labels", labels)
+    return splits
+
+
+def test_of_equally_good_pictures_the_most_similar_one_comes_first(tmp_path):
+    dataset, _, _ = build(tmp_path, ties(), features="none", k=3)
+    for relation in ("inter", "intra"):
+        assert found(dataset["test"], "s0", relation)[:2] == ["p4", "p2"]  # p3 is a copy of the own picture
+
+
+def test_without_pixels_the_most_similar_caption_vector_comes_first(tmp_path):
+    splits = ties().map(lambda row: row | {"image": None})
+    captions = {"s0": "cat", "p5": "the cat", "p1": "cats"}
+    splits = splits.map(lambda row: row | {"caption": captions.get(row["id"], "a park")})
+    dataset, _, _ = build(tmp_path, splits, k=3)
+    assert found(dataset["test"], "s0", "intra") == ["p5", "p1", "p0"]
+
+
+def as_given(image: Image.Image, kind: str):
+    """The same picture as another source."""
+    if kind == "image":
+        return image
+    if kind == "array":
+        return np.asarray(image)
+    content = io.BytesIO()
+    image.save(content, kind)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("features", ["none", "caption"])
+@pytest.mark.parametrize("kind", ["image", "array", "PNG", "BMP"])
+def test_a_new_post_finds_what_the_same_post_of_the_dataset_found(tmp_path, kind, features):
+    """Serving once broke ties by id and took copies in other files for other pictures."""
+    splits = ties()
+    dataset, index, _ = build(tmp_path, splits, features=features, k=4)
+    for name, split in splits.items():
+        for row in split:
+            picture = row["image"] and open_picture(as_given(row["image"], kind))
+            inter, intra = index.find_neighbors(
+                [" ".join(row["tokens"])], [row["object_labels"]], 4, ids=[row["id"]], pictures=[picture]
+            )
+            i = dataset[name]["id"][:].index(row["id"])
+            assert inter == [dataset[name][i]["neighbors_inter"]]
+            assert intra == [dataset[name][i]["neighbors_intra"]]
+
+
+def test_a_new_post_without_pixels_finds_what_the_same_post_of_the_dataset_found(tmp_path):
+    dataset, index, _ = build(tmp_path, posts(with_pixels=False), k=3)
+    for split in dataset.values():
+        for row in split:
+            own = [row["object_features"]]
+            given = {"ids": [row["id"]], "pictures": [None], "object_features": own}
+            found = index.find_neighbors([" ".join(row["tokens"])], [row["object_labels"]], 3, **given)
+            assert found == ([row["neighbors_inter"]], [row["neighbors_intra"] or []])
+
+
+def test_equal_captions_have_equal_vectors(tmp_path, monkeypatch):
+    """Whatever batch they are in: a difference in the last bit would decide before the looks do."""
+    monkeypatch.setattr(post_pictures, "CAPTIONS_AT_A_TIME", 1)
+
+    class Uneven(HashingEncoder):
+        calls = 0
+
+        def encode(self, texts, progress=False):
+            self.calls += 1
+            return super().encode(texts) * (1 + 1e-6 * self.calls)
+
+    pictures = PostPictures(posts())
+    vectors = post_pictures.encode_captions(pictures, Uneven(64), tmp_path)
+    assert torch.equal(vectors[pictures.row["t0"]], vectors[pictures.row["t2"]])
+
+
+def test_a_picture_that_cannot_be_read_is_named_by_its_post(tmp_path):
+    splits = posts()
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    rows = [row | {"image": str(tmp_path / "broken.jpg")} for row in splits["test"].to_list()]
+    splits["test"] = Dataset.from_list(rows, features=splits["test"].features)
+    with pytest.raises(BadInput, match="post s0: its picture can't be used .*not a picture"):
+        build(tmp_path / "out", splits)
 
 
 def test_report_counts_what_was_found(tmp_path):
@@ -138,7 +226,7 @@ def test_report_counts_what_was_found(tmp_path):
         for name, numbers in splits.items():
             rows = dataset[name][relation][:]
             counts = Counter(one["id"] for row in rows for one in row)
-            assert numbers["tweets"] == len(rows) and numbers["empty_rows"] == sum(not row for row in rows)
+            assert numbers["posts"] == len(rows) and numbers["empty_rows"] == sum(not row for row in rows)
             assert numbers["slots"] == sum(numbers["score_histogram"]) == counts.total()
             assert numbers["distinct_pictures"] == len(counts)
     assert report["relations"]["neighbors_intra"]["train"]["empty_rows"] == 1 + 1  # t3 without, t1 with other objects
@@ -151,22 +239,22 @@ def test_hubness_is_the_share_of_the_ten_most_frequent():
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(post_pictures, "PICTURES_AT_A_TIME", 2)
     encoder, seen = image_encoder(), []
     original = PictureFeatures.__call__
 
-    def stop_at_the_third(self, pictures):
+    def stop_at_the_second(self, pictures):
         seen.append(len(pictures))
-        if len(seen) == 3:
+        if len(seen) == 2:
             raise KeyboardInterrupt
         return original(self, pictures)
 
-    monkeypatch.setattr(PictureFeatures, "__call__", stop_at_the_third)
+    monkeypatch.setattr(PictureFeatures, "__call__", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, features=encoder)
     assert not (tmp_path / "dataset").exists() and not (tmp_path / "relation_report.json").exists()
     build(tmp_path, features=encoder)
-    assert seen == [2, 2, 1, 1]  # five pictures; the first two steps were not repeated
+    assert seen == [2, 2, 2]  # four pictures and a copy; the first step was not repeated
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "relation_index", "relation_report.json"]
 
 
@@ -184,7 +272,7 @@ def test_a_run_with_other_settings_starts_anew(tmp_path, monkeypatch):
     [
         ({"candidate_pool": "gallery"}, "'gallery' has no picture"),
         ({"k": 9}, "k=9 is more than the pool's 4 pictures"),
-        ({"splits": tweets(False), "features": image_encoder()}, "t0 has a caption but no picture"),
+        ({"splits": posts(False), "features": image_encoder()}, "t0 has a caption but no picture"),
         ({"authors_relations": "nowhere"}, "nowhere"),
     ],
 )
@@ -195,16 +283,16 @@ def test_bad_input_is_one_clear_line_and_leaves_no_dataset(tmp_path, settings, m
 
 
 def test_ids_must_differ():
-    splits = tweets()
+    splits = posts()
     splits["test"] = splits["test"].map(lambda row: row | {"id": "t0"})
     with pytest.raises(BadInput, match="t0 is in the dataset twice"):
-        Pictures(splits)
+        PostPictures(splits)
 
 
 def test_the_command_writes_the_same(tmp_path, monkeypatch):
     expected, _, _ = build(tmp_path / "expected", hubness="center")
-    module.write_dataset(tweets(), tmp_path / "tweets", title="x", description="y")
-    command = ["build_relations", "--dataset", str(tmp_path / "tweets"), "--text_encoder", "hashing", "--k", "2"]
+    module.write_dataset(posts(), tmp_path / "posts", title="x", description="y")
+    command = ["build_relations", "--dataset", str(tmp_path / "posts"), "--text_encoder", "hashing", "--k", "2"]
     command += ["--output_dir", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", command)
     run_command(module.main)
@@ -218,7 +306,7 @@ def test_the_command_writes_the_same(tmp_path, monkeypatch):
 
 # ----------------------------------------------------------------------------------------------- the authors' files
 
-AUTHORS = [  # seven lines a tweet; the scores of s0's objects are all zero, s1 is lost
+AUTHORS = [  # seven lines a post; the scores of s0's objects are all zero, s1 is lost
     "dog on the beach",
     "O O O O",
     "s0.jpg",
@@ -233,10 +321,19 @@ def test_authors_neighbours_can_be_taken_as_they_are(tmp_path):
     (tmp_path / "test_2.txt").write_text("\n".join(AUTHORS) + "\n")
     (tmp_path / "train_2.txt").write_text("\n".join(AUTHORS).replace("s0", "t0") + "\n")
     dataset, _, report = build(tmp_path / "out", authors_relations=tmp_path, k=3)
-    assert found(dataset["test"], "s0", "inter") == ["t4", "t1"]  # the stray picture is of no tweet
+    assert found(dataset["test"], "s0", "inter") == ["t4", "t1"]  # the stray picture is of no post
     assert found(dataset["test"], "s0", "intra") == []  # zero scores name random pictures
-    assert report["lost_tweets"]["test"] == ["s1"] and report["neighbors_not_in_pool"] == 2
+    assert report["lost_posts"]["test"] == ["s1"] and report["neighbors_not_in_pool"] == 2
     assert report["relations"]["neighbors_intra"]["test"]["empty_rows"] == 2
+
+
+def test_authors_neighbours_outside_the_pool_do_not_take_the_place_of_others(tmp_path):
+    """They were once cut to k before those that are not in the pool were left out."""
+    (tmp_path / "test_2.txt").write_text("\n".join(AUTHORS).replace("t4.jpg stray.jpg", "stray.jpg t4.jpg") + "\n")
+    (tmp_path / "train_2.txt").write_text("\n".join(AUTHORS) + "\n")
+    dataset, _, report = build(tmp_path / "out", authors_relations=tmp_path, k=1)
+    assert found(dataset["test"], "s0", "inter") == ["t4"]
+    assert report["neighbors_not_in_pool"] == 1
 
 
 needs_shared = pytest.mark.skipif(not (SHARED / "data" / "relations").is_dir(), reason="no published relation files")
@@ -248,9 +345,7 @@ needs_shared = pytest.mark.skipif(not (SHARED / "data" / "relations").is_dir(), 
     [("twitter2015", (3999, 999, 3256), 1293), ("twitter2017", (3373, 723, 723), 776)],
 )
 def test_published_relation_files_have_the_known_counts(dataset, counts, zero_rows):
-    splits = [
-        read_relation_file(SHARED / "data" / "relations" / dataset / file) for file in module.AUTHORS_FILES.values()
-    ]
+    splits = [read_relation_file(SHARED / "data" / "relations" / dataset / file) for file in AUTHORS_FILES.values()]
     assert tuple(map(len, splits)) == counts
     rows = [row for split in splits for row in split]
     assert sum(not row["neighbors_intra"] for row in rows) == zero_rows  # masks, not neighbours
@@ -263,7 +358,7 @@ def test_hubness_of_the_published_neighbours_is_what_was_measured():
     """Ten pictures fill a third of all slots in Twitter-2017, and few pictures ever occur."""
     rows = [
         row["neighbors_inter"][:5]
-        for file in module.AUTHORS_FILES.values()
+        for file in AUTHORS_FILES.values()
         for row in read_relation_file(SHARED / "data" / "relations" / "twitter2017" / file)
     ]
     numbers = hubness(rows)
