@@ -1,17 +1,14 @@
 """Turn the `model.pt` of the UMGF release into our format.
 
-    python -m modeling_umgf.convert_umgf_checkpoint model.pt converted --tokenizer bert-base-cased
+    python -m modeling_umgf convert model.pt converted --tokenizer bert-base-cased
 
 The release differs from the paper; `convert_state_dict` sets every switch of `UmgfConfig` that reproduces it.
 """
 
-import argparse
-import os
 import pickle
 import re
-import sys
-import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, TimmWrapperConfig
 
 from .configuration_umgf import UmgfConfig
+from .files import write_whole
 from .labels import bio_labels
 from .modeling_umgf import UmgfForTokenClassification
 from .processing_umgf import UmgfImageProcessor, UmgfProcessor
@@ -186,68 +184,60 @@ def _complain(problem: str, names: list[str]) -> None:
         raise ValueError(f"The state dict of the UMGF release {problem} {', '.join(names[:5])}{more}.")
 
 
-def convert_checkpoint(checkpoint: str | Path, output_dir: str | Path, tokenizer: str | None = None) -> None:
+@dataclass
+class ConvertOptions:
+    """What the command `convert` is asked for; the help of each field says what it is."""
+
+    checkpoint: str = field(
+        metadata={
+            "positional": True,
+            "help": "The released model.pt. It is loaded with weights_only=True: nothing in it is executed.",
+        }
+    )
+    output_dir: str = field(metadata={"positional": True, "help": "Folder to write, which must not exist or be empty."})
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of its tokenizer (bert-base-cased): saves a processor too."},
+    )
+
+
+def convert_checkpoint(options: ConvertOptions) -> Path:
     """Convert a file and save the model, with a processor if a tokenizer is given.
 
     Args:
-        checkpoint: the released `model.pt`; loaded with `weights_only=True`, so nothing in it is executed.
-        output_dir: folder to write, which must not exist or be empty.
-        tokenizer: folder or Hub id of the tokenizer; the release used bert-base-cased.
+        options: the file, the folder and the tokenizer.
+
+    Returns:
+        The folder.
 
     Raises:
         ValueError: the file is not a state dict of the release, or the folder is in use.
         OSError: a file cannot be read or written.
     """
-    output_dir = Path(output_dir)
+    output_dir = Path(options.output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise ValueError(f"{output_dir} exists and is not an empty folder; give another one.")
-    if tokenizer is not None:
+    if options.tokenizer is not None:
         try:
-            words = AutoTokenizer.from_pretrained(tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
         except (ValueError, OSError) as error:
             raise ValueError(
-                f"{tokenizer} is neither a folder nor a Hub id with a tokenizer that can be read."
+                f"{options.tokenizer} is neither a folder nor a Hub id with a tokenizer that can be read."
             ) from error
     try:
-        state_dict = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state_dict = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{checkpoint} is not a state dict saved by torch.save.") from error
+        raise ValueError(f"{options.checkpoint} is not a state dict saved by torch.save.") from error
     if not isinstance(state_dict, Mapping):
-        raise ValueError(f"{checkpoint} holds a {type(state_dict).__name__}, not a state dict.")
+        raise ValueError(f"{options.checkpoint} holds a {type(state_dict).__name__}, not a state dict.")
     model = convert_state_dict(state_dict)
 
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as unfinished:
-        folder = Path(unfinished) / "model"
-        model.save_pretrained(folder)
-        if tokenizer is not None:
+    with write_whole(output_dir) as unfinished:
+        model.save_pretrained(unfinished)
+        if options.tokenizer is not None:
             pictures = UmgfImageProcessor(  # as the release prepared its crops
                 size={"shortest_edge": 256}, do_center_crop=True, crop_size={"height": 224, "width": 224}
             )
-            UmgfProcessor(pictures, words, visual_nodes="general", max_objects=4).save_pretrained(folder)
-        os.replace(folder, output_dir)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0 done, 1 cannot convert, 2 wrong arguments)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_umgf.convert_umgf_checkpoint",
-        description="Convert the model.pt of the UMGF release into a folder that from_pretrained loads.",
-    )
-    parser.add_argument("checkpoint", help="the released model.pt")
-    parser.add_argument("output_dir", help="folder to write")
-    parser.add_argument(
-        "--tokenizer", help="folder or Hub id of its tokenizer (bert-base-cased): saves a processor too"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        convert_checkpoint(options.checkpoint, options.output_dir, options.tokenizer)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.output_dir}: converted")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            processor = UmgfProcessor(pictures, tokenizer, visual_nodes="general", max_objects=4)
+            processor.save_pretrained(unfinished)
+    return output_dir

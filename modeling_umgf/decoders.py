@@ -4,8 +4,8 @@ Each has the same four methods, `loss`, `decode`, `marginals` and `span_probabil
 precision around it, and takes boolean masks, true = a real word, with holes, padding on the left, or no word at all:
 the labels of the real words of a row follow each other in their order, and what stands elsewhere has no influence.
 
-pytorch-crf supplies the parameters of the CRF, their names and the partition function. It needs masks without holes and
-returns lists, so this module moves the real positions of every row to its front, and decodes without leaving the device.
+pytorch-crf supplies the parameters of the CRF, their names and the partition function. It needs masks without holes
+and returns lists, so this module moves the real positions of every row to its front, and decodes on the device.
 """
 
 import torch

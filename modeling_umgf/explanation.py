@@ -81,7 +81,7 @@ class Explanation:
 
     def _title(self, number: int) -> str:
         node = self.nodes[number]
-        return f"{number} {node.get('query') or TITLES[node['kind']]}" + (f" {node['id']}" if "id" in node else "")
+        return f"{number} {node.get('query') or node['title']}" + (f" {node['id']}" if "id" in node else "")
 
     def _lines(self, entity: Mapping[str, Any]) -> list[str]:
         word = textwrap.shorten(entity["word"], 60, placeholder=" …")

@@ -1,4 +1,4 @@
-"""Any image encoder of transformers or timm: loading it, its feature map, and the parts that a feature map never uses."""
+"""Any image encoder of transformers or timm: loading it, its feature map, and the parts that this never uses."""
 
 import inspect
 import math

@@ -1,17 +1,16 @@
 """The card of a trained model: README.md with metadata for the Hub, written from what really happened.
 
 The Trainer stores the facts of a run in run.json next to the model; the card is rendered from them. After training with
-several seeds, `python -m modeling_umgf.model_card runs/seed1 runs/seed2` writes the first card again, with all scores.
+several seeds, `python -m modeling_umgf card runs/seed1 runs/seed2` writes the first card again, with all scores.
 """
 
-import argparse
 import importlib.metadata
 import json
 import os
 import platform
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -19,18 +18,36 @@ from typing import Any
 import torch
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedConfig, Trainer
+from transformers import PreTrainedConfig, Trainer, TrainingArguments
 
+from .files import write_whole
 from .labels import entity_spans, entity_types
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 FACTS_FILE = "run.json"
 PACKAGES = ("modeling_umgf", "torch", "transformers", "datasets", "accelerate", "timm", "pytorch-crf")
 HYPER_PARAMETERS = (
-    "learning_rate text_learning_rate vision_learning_rate crf_learning_rate per_device_train_batch_size "
-    "gradient_accumulation_steps num_train_epochs early_stopping_patience lr_scheduler_type warmup_steps weight_decay "
-    "max_grad_norm optim bf16 fp16 seed"
-).split()
+    "learning_rate",
+    "text_learning_rate",
+    "vision_learning_rate",
+    "crf_learning_rate",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "early_stopping_patience",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "bf16",
+    "fp16",
+    "seed",
+)
+NOT_SETTINGS = {"text_config", "vision_config", "id2label", "label2id", "auto_map", "architectures", "dtype"}
+SHARED_FACTS = ("model_type", "text_encoder", "image_encoder", "dataset", "label_version", "model_settings")
+COUNTS = ("posts", "words", "pictures", "entities")
+METRICS = ("precision", "recall", "f1")
 VARIANTS = {
     "test": "as it is",
     "test_without_pictures": "without pictures",
@@ -40,6 +57,22 @@ VARIANTS = {
 
 class CardError(ValueError):
     """A folder from which no card can be written, in one sentence."""
+
+
+@dataclass
+class CardOptions:
+    """What the command `card` is asked for; the help of each field says what it is."""
+
+    runs: list[str] = field(
+        metadata={
+            "positional": True,
+            "help": "Output folder of a training run, which gets the card; then those of runs that differ in the seed.",
+        }
+    )
+    model: str = field(
+        default=".",
+        metadata={"help": "What the card's snippet loads: an id on the Hub, or the folder as seen from it."},
+    )
 
 
 def describe_run(
@@ -61,36 +94,52 @@ def describe_run(
     Returns:
         The facts, ready for JSON.
     """
-    folder, config, args = Path(trainer.args.output_dir), trainer.model.config, trainer.args
-    splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset} if splits is None else splits
-    default = type(config)().to_dict()  # never from config.text_config: that would reset its attention implementation
-    not_settings = {"text_config", "vision_config", "id2label", "label2id", "auto_map", "architectures", "dtype"}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    args = trainer.args
+    config = trainer.model.config
+    if splits is None:
+        splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+    results_file = Path(args.output_dir, "all_results.json")
     return {
         "model_type": config.model_type,
+        "system": describe_system(type(config)),
+        "reads_pictures": getattr(trainer.processing_class, "reads_pictures", True),
         "entity_types": entity_types(config.label2id),
         "text_encoder": _encoder_name(config.text_config),
         "image_encoder": _encoder_name(config.vision_config),
-        "model_settings": {
-            name: value
-            for name, value in config.to_dict().items()
-            if name not in not_settings and value != default.get(name, value)
-        },
+        "model_settings": _changed_settings(config),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "dataset": dataset,
         "label_version": label_version,
         "license": license,
         "splits": {name: _count(split) for name, split in splits.items() if split is not None},
-        "hyper_parameters": {
-            name: value.value if hasattr(value := getattr(args, name), "value") else value for name in HYPER_PARAMETERS
-        },
+        "hyper_parameters": _hyper_parameters(args),
         "processes": args.world_size,
         "epochs": trainer.state.epoch,
         "best_validation_f1": trainer.state.best_metric,
-        "results": _read_json(folder / "all_results.json") if (folder / "all_results.json").exists() else {},
-        "hardware": device,
+        "results": _read_json(results_file) if results_file.exists() else {},
+        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         "software": {"Python": platform.python_version()} | dict(_versions(PACKAGES)),
     }
+
+
+def describe_system(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
+    """Collect what a configuration class says about its system.
+
+    Args:
+        config_class: a configuration with the class attributes `title`, `summary` (one sentence) and `paper` (a dict
+            with title, authors, venue, year and url, or None).
+    """
+    return {
+        "title": getattr(config_class, "title", config_class.model_type),
+        "summary": getattr(config_class, "summary", ""),
+        "paper": getattr(config_class, "paper", None),
+    }
+
+
+def write_card(options: CardOptions) -> Path:
+    """Write the card of a run again, with the scores of all seeds; returns its file. Raises as `write_model_card`."""
+    folder, *other_seeds = options.runs
+    return write_model_card(folder, other_seeds=other_seeds, model=options.model)
 
 
 def write_model_card(
@@ -98,7 +147,7 @@ def write_model_card(
     facts: Mapping[str, Any] | None = None,
     other_seeds: Iterable[str | os.PathLike] = (),
     model: str = ".",
-) -> None:
+) -> Path:
     """Write README.md of a model folder.
 
     Args:
@@ -107,37 +156,37 @@ def write_model_card(
         other_seeds: folders of runs that differ in the seed only.
         model: what the snippet of the card loads: the folder, as seen from where it is, or an id on the Hub.
 
+    Returns:
+        The file.
+
     Raises:
         CardError: a folder has no run.json, or runs differ in more than the seed.
     """
     folder = Path(folder)
     if facts is not None:
         _write_text(folder / FACTS_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    runs = [_read_facts(Path(path)) for path in (folder, *other_seeds)]
-    _write_text(folder / "README.md", str(render_model_card(runs, model)))
+    runs = [_read_facts(Path(run)) for run in (folder, *other_seeds)]
+    card_file = folder / "README.md"
+    _write_text(card_file, str(render_model_card(runs, model)))
+    return card_file
 
 
 def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> ModelCard:
     """Render the facts of one run, or of several that differ in the seed; arguments as for `write_model_card`."""
     first = runs[0]
     for run in runs[1:]:
-        for name in ("model_type", "text_encoder", "image_encoder", "dataset", "label_version", "model_settings"):
-            if run[name] != first[name]:
-                raise CardError(
-                    f"These runs differ in {name} ({first[name]} and {run[name]}): they don't share a card."
-                )
-    name = {"umgf": "UMGF", "rgcn": "R-GCN"}.get(first["model_type"], first["model_type"])
+        _check_same_but_seed(first, run)
     encoders = [encoder for encoder in (first["text_encoder"], first["image_encoder"]) if encoder]
-    title = f"{name} on {first['dataset']}"
+    title = f"{first['system']['title']} on {first['dataset']}"
     data = ModelCardData(
         model_name=title,
         library_name="transformers",
         pipeline_tag="token-classification",
         license=first["license"],
-        tags=["named-entity-recognition", "multimodal", "image-text", first["model_type"], "crf"],
+        tags=_tags(first),
         base_model=[encoder for encoder in encoders if re.fullmatch(r"[\w.-]+/[\w.-]+", encoder)] or None,
         metrics=["f1", "precision", "recall"],
-        eval_results=_eval_results(runs),
+        eval_results=_eval_results(runs) or None,
     )
     return ModelCard.from_template(
         data,
@@ -145,91 +194,120 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
         title=title,
         model=model,
         first=first,
+        system=first["system"],
         encoders=encoders,
-        pictures=any(split["pictures"] for split in first["splits"].values()),
+        data_with_pictures=any(counts["pictures"] for counts in first["splits"].values()),
         results_text=_results_text(runs),
         splits_table=_splits_table(first["splits"]),
         training_table=_training_table(runs),
     )
 
 
-def _eval_results(runs: Sequence[Mapping[str, Any]]) -> list[EvalResult] | None:
-    dataset = runs[0]["dataset"]
-    return [
-        EvalResult(
-            task_type="token-classification",
-            task_name="Multimodal named entity recognition",
-            dataset_type=re.sub(r"[^\w/.-]+", "-", dataset),
-            dataset_name=dataset,
-            dataset_split="test",
-            metric_type=metric,
-            metric_name=f"entity {metric}, mean of {len(runs)} seeds" if len(runs) > 1 else f"entity {metric}",
-            metric_value=round(mean(run["results"][f"test_{metric}"] for run in runs) / 100, 4),
+def _check_same_but_seed(first: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    for name in SHARED_FACTS:
+        if run[name] != first[name]:
+            raise CardError(f"These runs differ in {name} ({first[name]} and {run[name]}): they don't share a card.")
+    if _evaluated(run) != _evaluated(first):
+        raise CardError(
+            f"These runs were tested differently ({', '.join(_evaluated(first)) or 'not at all'} and "
+            f"{', '.join(_evaluated(run)) or 'not at all'}): evaluate them alike."
         )
-        for metric in ("f1", "precision", "recall")
-        if all(f"test_{metric}" in run["results"] for run in runs)
-    ] or None
+
+
+def _evaluated(run: Mapping[str, Any]) -> list[str]:
+    """Which of `VARIANTS` have scores."""
+    return [variant for variant in VARIANTS if f"{variant}_f1" in run["results"]]
+
+
+def _tags(run: Mapping[str, Any]) -> list[str]:
+    tags = ["named-entity-recognition", run["model_type"]]
+    if run["reads_pictures"]:
+        tags += ["multimodal", "image-text"]
+    return tags
+
+
+def _eval_results(runs: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
+    if "test" not in _evaluated(runs[0]):
+        return []
+    dataset = runs[0]["dataset"]
+    several = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
+    results = []
+    for metric in ("f1", "precision", "recall"):
+        score = mean(run["results"][f"test_{metric}"] for run in runs)
+        results.append(
+            EvalResult(
+                task_type="token-classification",
+                task_name="Multimodal named entity recognition",
+                dataset_type=re.sub(r"[^\w/.-]+", "-", dataset),
+                dataset_name=dataset,
+                dataset_split="test",
+                metric_type=metric,
+                metric_name=f"entity {metric}{several}",
+                metric_value=round(score / 100, 4),
+            )
+        )
+    return results
 
 
 def _results_text(runs: Sequence[Mapping[str, Any]]) -> str:
-    results = [run["results"] for run in runs]
-    if "test_f1" not in results[0]:
+    evaluated = _evaluated(runs[0])
+    if "test" not in evaluated:
         return "Not evaluated on a test split."
-    seeds = ", ".join(str(run["hyper_parameters"]["seed"]) for run in runs)
-    several = f"Mean ± standard deviation of the seeds {seeds}; the interval is that of the first."
+    results = [run["results"] for run in runs]
     lines = [
         "Whole names of the test split in %, counted over the whole split; lenient as seqeval and conlleval count,",
         "strict as IOB2. The interval is the 95 % bootstrap interval over posts.",
-        several if len(runs) > 1 else f"One run, seed {seeds}.",
-        "",
     ]
-    rows = [
-        [
-            text,
-            *(_score(results, f"{variant}_{metric}") for metric in ("precision", "recall", "f1")),
-            " – ".join(_number(results[0].get(f"{variant}_f1_{bound}")) for bound in ("low", "high")),
-            _score(results, f"{variant}_strict_f1"),
-        ]
-        for variant, text in VARIANTS.items()
-        if f"{variant}_f1" in results[0]
-    ]
-    lines += _table(["test split", "precision", "recall", "F1", "interval of F1", "strict F1"], rows)
-    if "test_without_pictures_f1" in results[0]:
+    if len(runs) > 1:
+        lines.append(f"Mean ± standard deviation of the seeds {_seeds(runs)}; the interval is that of the first.")
+    else:
+        lines.append(f"One run, seed {_seeds(runs)}.")
+    rows = []
+    for variant in evaluated:
+        scores = [_score(results, f"{variant}_{metric}") for metric in METRICS]
+        interval = " – ".join(_number(results[0].get(f"{variant}_f1_{bound}")) for bound in ("low", "high"))
+        rows.append([VARIANTS[variant], *scores, interval, _score(results, f"{variant}_strict_f1")])
+    lines += ["", *_table(["test split", "precision", "recall", "F1", "interval of F1", "strict F1"], rows)]
+    if "test_without_pictures" in evaluated:
         worth = mean(run["test_f1"] - run["test_without_pictures_f1"] for run in results)
         lines += ["", f"F1 with pictures minus F1 without them: {worth:+.2f} points."]
-    rows = [
-        [name, *(_score(results, f"test_{name}_{metric}") for metric in ("precision", "recall", "f1")), support]
-        for name in runs[0]["entity_types"]
-        if (support := results[0].get(f"test_{name}_support"))
-    ]
-    return "\n".join([*lines, "", *_table(["type", "precision", "recall", "F1", "names"], rows)])
+    rows = []
+    for name in runs[0]["entity_types"]:
+        if support := results[0].get(f"test_{name}_support"):
+            scores = [_score(results, f"test_{name}_{metric}") for metric in METRICS]
+            rows.append([name, *scores, support])
+    lines += ["", *_table(["type", "precision", "recall", "F1", "names"], rows)]
+    return "\n".join(lines)
 
 
 def _splits_table(splits: Mapping[str, Mapping[str, int]]) -> str:
-    columns = ("tweets", "words", "pictures", "entities")
-    return "\n".join(
-        _table(
-            ["split", *columns], [[name, *(counts[column] for column in columns)] for name, counts in splits.items()]
-        )
-    )
+    rows = []
+    for name, counts in splits.items():
+        rows.append([name, *(counts[column] for column in COUNTS)])
+    return "\n".join(_table(["split", *COUNTS], rows))
 
 
 def _training_table(runs: Sequence[Mapping[str, Any]]) -> str:
     first = runs[0]
-    rows = {
-        "text encoder": first["text_encoder"],
-        "image encoder": first["image_encoder"] or "none",
-        "parameters": f"{first['parameters']:,}",
-        **{f"`{name}`": value for name, value in first["model_settings"].items()},
-        **{f"`{name}`": value for name, value in first["hyper_parameters"].items()},
-        "`seed`": ", ".join(str(run["hyper_parameters"]["seed"]) for run in runs),
-        "processes": first["processes"],
-        "epochs until the stop": ", ".join(f"{run['epochs']:g}" for run in runs),
-        "best validation F1": ", ".join(_number(run["best_validation_f1"]) for run in runs),
-        "training time": ", ".join(_duration(run["results"].get("train_runtime")) for run in runs),
-        "hardware": first["hardware"],
-    }
-    return "\n".join(_table(["what", "value"], [[name, value] for name, value in rows.items()]))
+    settings = first["model_settings"] | first["hyper_parameters"] | {"seed": _seeds(runs)}
+    rows = [
+        ["text encoder", first["text_encoder"]],
+        ["image encoder", first["image_encoder"] or "none"],
+        ["parameters", f"{first['parameters']:,}"],
+    ]
+    rows += [[f"`{name}`", value] for name, value in settings.items()]
+    rows += [
+        ["processes", first["processes"]],
+        ["epochs until the stop", ", ".join(f"{run['epochs']:g}" for run in runs)],
+        ["best validation F1", ", ".join(_number(run["best_validation_f1"]) for run in runs)],
+        ["training time", ", ".join(_duration(run["results"].get("train_runtime")) for run in runs)],
+        ["hardware", first["hardware"]],
+    ]
+    return "\n".join(_table(["what", "value"], rows))
+
+
+def _seeds(runs: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(run["hyper_parameters"]["seed"]) for run in runs)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -252,16 +330,36 @@ def _duration(seconds: float | None) -> str:
 
 
 def _count(split: Dataset) -> dict[str, int]:
+    """Count the `COUNTS` of a split."""
     names = split.features["ner_tags"].feature.names
-    seen = next((name for name in ("image", "object_features", "objects") if name in split.features), None)
-    batches = [] if seen is None else split.select_columns(seen).with_format("arrow").iter(batch_size=100)
-    tags = [[names[tag] for tag in row] for row in split["ner_tags"]]
-    return {
-        "tweets": len(split),
-        "words": sum(map(len, tags)),
-        "pictures": sum(len(batch) - batch[seen].null_count for batch in batches),
-        "entities": sum(len(entity_spans(row)) for row in tags),
-    }
+    words = 0
+    entities = 0
+    for row in split["ner_tags"]:
+        words += len(row)
+        entities += len(entity_spans([names[tag] for tag in row]))
+    pictures = 0
+    if seen := next((name for name in ("image", "object_features", "objects") if name in split.features), None):
+        for batch in split.select_columns(seen).with_format("arrow").iter(batch_size=100):
+            pictures += len(batch) - batch[seen].null_count
+    return {"posts": len(split), "words": words, "pictures": pictures, "entities": entities}
+
+
+def _changed_settings(config: PreTrainedConfig) -> dict[str, Any]:
+    """The settings of a configuration that differ from its defaults."""
+    default = type(config)().to_dict()  # never from config.text_config: that would reset its attention implementation
+    changed = {}
+    for name, value in config.to_dict().items():
+        if name not in NOT_SETTINGS and value != default.get(name, value):
+            changed[name] = value
+    return changed
+
+
+def _hyper_parameters(args: TrainingArguments) -> dict[str, Any]:
+    values = {}
+    for name in HYPER_PARAMETERS:
+        value = getattr(args, name)
+        values[name] = getattr(value, "value", value)  # of an enumeration
+    return values
 
 
 def _encoder_name(config: PreTrainedConfig | None) -> str | None:
@@ -276,7 +374,7 @@ def _encoder_name(config: PreTrainedConfig | None) -> str | None:
     return f"{config.model_type}{size}, {f'from a local folder {Path(name).name}' if name else 'from scratch'}"
 
 
-def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _versions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
     for package in packages:
         try:
             yield package, importlib.metadata.version(package)
@@ -298,28 +396,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_umgf.model_card", description="Write a model's card again."
-    )
-    parser.add_argument("folder", help="output folder of a training run")
-    parser.add_argument("other_seeds", nargs="*", help="folders of runs that differ in the seed only")
-    parser.add_argument(
-        "--model", default=".", help="id on the Hub, for the snippet of the card (default: this folder)"
-    )
-    try:
-        write_model_card(**vars(parser.parse_args(arguments)))
-    except (CardError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with write_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

@@ -6,10 +6,13 @@ Every post of the input becomes one record of the output, in the same order: the
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .conll import conll_block
 
 
 class PostFileError(ValueError):
@@ -61,12 +64,14 @@ def to_post(row: dict | PostFileError, number: int, columns: dict[str, str], fol
     if isinstance(row, PostFileError):
         return {"id": number, "error": str(row)}
     row = dict(row)
-    text, image, identity = (row.pop(columns[key], None) for key in ("text", "image", "id"))
+    text = row.pop(columns["text"], None)
+    image = row.pop(columns["image"], None)
+    post_id = row.pop(columns["id"], None)
     if isinstance(image, dict):  # an Image cell of `datasets`
         image = image.get("path") if image.get("bytes") is None else image["bytes"]
     if isinstance(image, str) and not image.startswith(("http://", "https://", "data:image/")):
         image = str(folder / image) if image else None
-    return row | {"id": number if identity in (None, "") else identity, "text": text, "image": image}
+    return row | {"id": number if post_id in (None, "") else post_id, "text": text, "image": image}
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:
@@ -104,7 +109,7 @@ def _read_csv(path: Path) -> Iterator[Any]:
                 continue
             if len(values) != len(names):
                 yield PostFileError(f"{len(values)} fields under {len(names)} column names")
-            elif any("\udc80" <= letter <= "\udcff" for value in values for letter in value):
+            elif re.search("[\udc80-\udcff]", "".join(values)):  # what surrogateescape made of bytes
                 yield PostFileError("not UTF-8")
             else:
                 yield dict(zip(names, values, strict=True))
@@ -169,7 +174,9 @@ class OutputFormat:
         Raises:
             PostFileError: a record is not that of the post at its place.
         """
-        done, size, record = 0, 0, b""
+        done = 0
+        size = 0
+        record = b""
         with open(path, "rb") as lines:
             for line in lines:
                 record += line
@@ -180,7 +187,9 @@ class OutputFormat:
                             f"{path}: record {done + 1} does not belong to the input; give another --output, or "
                             "--overwrite to start anew."
                         )
-                    done, size, record = done + 1, size + len(record), b""
+                    done += 1
+                    size += len(record)
+                    record = b""
         if record:
             os.truncate(path, size)
         return done
@@ -207,27 +216,28 @@ def _belongs_jsonl(content: bytes, post: dict) -> bool:
         record = json.loads(content)
         expected = {"id": post["id"]} if "error" in record else {"id": post["id"], "text": _text_of(post)}
         return all(record[key] == value for key, value in json.loads(_json_line(expected)).items())
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-    ):  # not one of our records, or that of a post which can no longer be read
+    except (ValueError, TypeError, LookupError):  # no record of ours, or of a post that can no longer be read
         return False
 
 
 def _to_conll(post: dict, result: Any) -> Record:
-    head = f"IMGID:{' '.join(str(post['id']).split())}\n"
-    error = result["error"] if isinstance(result, dict) else None
-    if error is None and any(set("\t\n\r") & set(row["word"]) for row in result):
+    if isinstance(result, dict):
+        return Record(_conll_bytes(post, [], []), error=result["error"])
+    words = [row["word"] for row in result]
+    labels = [row["entity"] for row in result]
+    if re.search("[\t\n\r]", "".join(words)):
         error = "a word holds a tab or a line break, which CoNLL cannot express"
-    rows = result if error is None else []
-    lines = "".join(f"{row['word']}\t{row['entity']}\n" for row in rows)
-    entities = sum(row["entity"].startswith("B-") for row in rows)
-    return Record(f"{head}{lines}\n".encode("utf-8", "backslashreplace"), entities, error)
+        return Record(_conll_bytes(post, [], []), error=error)
+    entities = sum(label.startswith("B-") for label in labels)
+    return Record(_conll_bytes(post, words, labels), entities)
+
+
+def _conll_bytes(post: dict, words: list[str], labels: list[str]) -> bytes:
+    return conll_block(post["id"], words, labels).encode("utf-8", "backslashreplace")
 
 
 def _belongs_conll(content: bytes, post: dict) -> bool:
-    return content.startswith(_to_conll(post, []).content[:-1])
+    return content.startswith(_conll_bytes(post, [], [])[:-1])
 
 
 OUTPUT_FORMATS = {

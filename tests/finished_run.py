@@ -1,4 +1,4 @@
-"""A finished training run in seconds: a tiny UMGF on three tweets, one of them with a picture."""
+"""A finished training run in seconds: a tiny UMGF on three posts, one of them with a picture."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingAr
 TAGS = [[1, 0, 1, 2, 0, 3], [0, 0, 0, 3, 0], [0] * 6]
 
 
-def three_tweets(pictures: bool = True) -> Dataset:
+def three_posts(pictures: bool = True) -> Dataset:
     columns = {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=LABELS))}
     rows = {"id": ["1", "2", "3"], "tokens": [sentence.split() for sentence in SENTENCES], "ner_tags": TAGS}
     if pictures:
@@ -28,12 +28,12 @@ def train(
     seed: int = 1,
     pictures: bool = True,
     splits: DatasetDict | None = None,
-    dataset: str = "three tweets",
+    dataset: str = "three posts",
     **arguments,
 ) -> MultimodalNerTrainer:
     """Train (one epoch by default), evaluate, and save everything that the training command saves."""
     torch.manual_seed(seed)
-    splits = splits or DatasetDict({split: three_tweets(pictures) for split in ("train", "validation", "test")})
+    splits = splits or DatasetDict({split: three_posts(pictures) for split in ("train", "validation", "test")})
     arguments = {"num_train_epochs": 1, "seed": seed, "disable_tqdm": True} | arguments
     trainer = MultimodalNerTrainer(
         UmgfForTokenClassification(tiny_config()),

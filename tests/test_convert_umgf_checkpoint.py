@@ -1,8 +1,6 @@
 """Released UMGF weights give the released numbers."""
 
 import importlib.util
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,8 @@ from transformers import (
 )
 
 from modeling_umgf import UmgfForTokenClassification
-from modeling_umgf.convert_umgf_checkpoint import RELEASED_LABELS, convert_state_dict, main
+from modeling_umgf.__main__ import main
+from modeling_umgf.convert_umgf_checkpoint import RELEASED_LABELS, convert_state_dict
 
 REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="needs the reference values")
@@ -263,10 +262,13 @@ def tokenizer(tmp_path: Path) -> str:
     return str(tmp_path / "tokenizer")
 
 
-def test_the_command_writes_a_model_and_a_processor_that_tag_a_tweet(tmp_path: Path, tokenizer: str) -> None:
+def test_the_command_writes_a_model_and_a_processor_that_tag_a_post(
+    tmp_path: Path, tokenizer: str, capsys: pytest.CaptureFixture
+) -> None:
     torch.save(released_state_dict(resnet="resnet18"), tmp_path / "model.pt")
     folder = tmp_path / "new" / "converted"
-    assert main([str(tmp_path / "model.pt"), str(folder), "--tokenizer", tokenizer]) == 0
+    assert main(["convert", str(tmp_path / "model.pt"), str(folder), "--tokenizer", tokenizer]) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
     model = AutoModelForTokenClassification.from_pretrained(folder).eval()
     processor = AutoProcessor.from_pretrained(folder)
     picture = Image.new("RGB", (60, 90), "red")
@@ -275,16 +277,6 @@ def test_the_command_writes_a_model_and_a_processor_that_tag_a_tweet(tmp_path: P
     output = model(**inputs)
     assert output.predictions.shape == (1, 3) and (output.predictions >= 0).all()
     assert not list(folder.parent.glob(".*"))  # nothing half-written is left
-
-
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-def test_the_command_runs_as_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save(released_state_dict(), tmp_path / "model.pt")
-    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path / "model.pt"), str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_module("modeling_umgf.convert_umgf_checkpoint", run_name="__main__")
-    assert stopped.value.code == 0
-    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 class Harmful:
@@ -302,7 +294,7 @@ def test_the_command_refuses_other_files_in_one_line(
     elif content != "missing":
         values = {"harmful": {"bert": Harmful()}, "list": [1], "other": {"weight": torch.zeros(1)}}
         torch.save(values[content], checkpoint)
-    assert main([str(checkpoint), str(tmp_path / "out")]) == 1
+    assert main(["convert", str(checkpoint), str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and captured.out == ""
     assert not (tmp_path / "out").exists()
@@ -310,7 +302,7 @@ def test_the_command_refuses_other_files_in_one_line(
 
 def test_the_command_leaves_a_folder_in_use_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.save(released_state_dict(), tmp_path / "model.pt")
-    assert main([str(tmp_path / "model.pt"), str(tmp_path)]) == 1
+    assert main(["convert", str(tmp_path / "model.pt"), str(tmp_path)]) == 1
     assert "not an empty folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
@@ -320,7 +312,7 @@ def test_a_failure_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
     torch.save(released_state_dict(), tmp_path / "model.pt")
-    arguments = [str(tmp_path / "model.pt"), str(tmp_path / "out")]
+    arguments = ["convert", str(tmp_path / "model.pt"), str(tmp_path / "out")]
     if failure == "tokenizer":
         arguments += ["--tokenizer", str(tmp_path / "nowhere")]
     else:

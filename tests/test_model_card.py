@@ -2,31 +2,47 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
-from finished_run import train
+from finished_run import three_posts, train
 from huggingface_hub import ModelCard
 
-from modeling_umgf.model_card import CardError, main, write_model_card
+from modeling_umgf.__main__ import main
+from modeling_umgf.model_card import CardError, describe_run, write_model_card
+
+PAPER = {
+    "title": "Graphs for Names",
+    "authors": "A. Author",
+    "venue": "Some Venue",
+    "year": 2030,
+    "url": "https://x.org/1",
+}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Output folders of two seeds."""
-    folder = tmp_path_factory.mktemp("runs")
-    for seed in (1, 2):
-        train(folder / f"seed{seed}", seed)
-    return folder / "seed1", folder / "seed2"
+def trainer(tmp_path_factory):
+    """The trainer of a finished run, which no test changes."""
+    return train(tmp_path_factory.mktemp("runs") / "seed1")
+
+
+@pytest.fixture(scope="module")
+def run(trainer) -> Path:
+    """Its output folder."""
+    return Path(trainer.args.output_dir)
 
 
 @pytest.fixture
-def copies(runs, tmp_path):
-    """Fresh copies of the facts of both runs, for tests that change them."""
+def seeds(run, tmp_path) -> list[Path]:
+    """The facts of two runs that differ in the seed, to change."""
+    facts = json.loads((run / "run.json").read_text())
     folders = []
-    for run in runs:
-        (tmp_path / run.name).mkdir()
-        (tmp_path / run.name / "run.json").write_bytes((run / "run.json").read_bytes())
-        folders.append(tmp_path / run.name)
+    for seed in (1, 2):
+        folder = tmp_path / f"seed{seed}"
+        folder.mkdir()
+        hyper_parameters = facts["hyper_parameters"] | {"seed": seed}
+        (folder / "run.json").write_text(json.dumps(facts | {"hyper_parameters": hyper_parameters}))
+        folders.append(folder)
     return folders
 
 
@@ -36,58 +52,83 @@ def change(folder, **facts):
 
 
 def table(card: str, first_cell: str) -> list[str]:
-    return next(
-        [c.strip() for c in line.split("|")[1:-1]] for line in card.splitlines() if line.startswith(f"| {first_cell}")
-    )
+    line = next(line for line in card.splitlines() if line.startswith(f"| {first_cell}"))
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_the_card_states_data_labels_settings_and_scores_of_the_run(runs):
-    card = (runs[0] / "README.md").read_text()
-    results = json.loads((runs[0] / "all_results.json").read_text())
+def test_the_card_states_data_labels_settings_and_scores_of_the_run(run):
+    card = (run / "README.md").read_text()
+    results = json.loads((run / "all_results.json").read_text())
     score = [f"{results[f'test_{name}']:.2f}" for name in ("precision", "recall", "f1")]
     interval = f"{results['test_f1_low']:.2f} – {results['test_f1_high']:.2f}"
     assert table(card, "as it is") == ["as it is", *score, interval, f"{results['test_strict_f1']:.2f}"]
-    assert table(card, "train ") == ["train", "3", "17", "1", "4"]  # tweets, words, pictures, entities
+    assert table(card, "train ") == ["train", "3", "17", "1", "4"]  # posts, words, pictures, entities
     assert table(card, "`seed`")[1] == "1"
     assert table(card, "`d_model`")[1] == "16"
     assert table(card, "text encoder")[1] == "bert, 2 layers, 16 wide, from scratch"
-    assert "**three tweets**. Labels: written by hand." in card
+    assert "**three posts**. Labels: written by hand." in card
     assert re.search(r"Software: Python 3\.\d+.*, torch 2\.", card)
 
 
-def test_metadata_are_valid_and_hold_the_scores(runs):
-    data = ModelCard.load(runs[0] / "README.md").data
-    results = json.loads((runs[0] / "all_results.json").read_text())
+def test_metadata_are_valid_and_hold_the_scores(run):
+    data = ModelCard.load(run / "README.md").data
+    results = json.loads((run / "all_results.json").read_text())
     assert (data.pipeline_tag, data.library_name, data.license) == ("token-classification", "transformers", "other")
     scores = {result.metric_type: result.metric_value for result in data.eval_results}
     assert scores == {name: round(results[f"test_{name}"] / 100, 4) for name in ("f1", "precision", "recall")}
-    assert {result.dataset_name for result in data.eval_results} == {"three tweets"}
+    assert {result.dataset_name for result in data.eval_results} == {"three posts"}
     assert {result.task_type for result in data.eval_results} == {"token-classification"}
 
 
-def test_scores_with_and_without_pictures_stand_side_by_side(copies):
-    results = json.loads((copies[0] / "run.json").read_text())["results"]
-    change(copies[0], results=results | {"test_f1": 80.0, "test_without_pictures_f1": 55.5})
-    write_model_card(copies[0])
-    card = (copies[0] / "README.md").read_text()
+def test_scores_with_and_without_pictures_stand_side_by_side(seeds):
+    results = json.loads((seeds[0] / "run.json").read_text())["results"]
+    change(seeds[0], results=results | {"test_f1": 80.0, "test_without_pictures_f1": 55.5})
+    write_model_card(seeds[0])
+    card = (seeds[0] / "README.md").read_text()
     assert table(card, "without pictures")[3] == "55.50"
     assert "F1 with pictures minus F1 without them: +24.50 points." in card
 
 
-def test_a_run_without_pictures_says_so(tmp_path):
-    train(tmp_path, pictures=False)
-    assert "every number above is text only" in (tmp_path / "README.md").read_text()
+def test_the_card_says_whether_pictures_were_seen(trainer, tmp_path):
+    facts = describe_run(trainer)
+    with_pictures = write_model_card(tmp_path, facts).read_text()
+    assert "text only" not in with_pictures
+    assert "that may come with a picture" in with_pictures and "can mislead the model." in with_pictures
+    without = describe_run(trainer, splits={"test": three_posts(pictures=False)})
+    card = write_model_card(tmp_path, without).read_text()
+    assert "No pictures were available in training or evaluation: **every number above is text only**" in card
+    card = write_model_card(tmp_path, facts | {"reads_pictures": False})
+    assert "The system reads no pictures: **every number above is text only**" in card.read_text()
+    assert "that may come with a picture" not in card.read_text()
+    assert not {"multimodal", "image-text"} & set(ModelCard.load(card).data.tags)
 
 
-def test_a_run_with_pictures_does_not_claim_to_be_text_only(runs):
-    assert "text only" not in (runs[0] / "README.md").read_text()
+def test_the_row_of_other_pictures_is_named_where_there_is_one(seeds):
+    facts = json.loads((seeds[0] / "run.json").read_text())
+    for name in ("f1", "precision", "recall", "strict_f1"):
+        facts["results"][f"test_shuffled_pictures_{name}"] = 12.5
+    card = write_model_card(seeds[0], facts).read_text()
+    assert table(card, "pictures of other posts")[3] == "12.50"
+    assert 'the row "pictures of other posts" shows how much' in card
 
 
-def test_several_seeds_give_mean_and_standard_deviation(copies):
-    for folder, f1 in zip(copies, (70.0, 74.0), strict=True):
+def test_a_card_says_of_the_system_what_the_system_says_of_itself(trainer, tmp_path, monkeypatch):
+    config_class = type(trainer.model.config)
+    for name, value in {"title": "Graph Tagger", "summary": "It tags along a graph.", "paper": PAPER}.items():
+        monkeypatch.setattr(config_class, name, value, raising=False)
+    card = write_model_card(tmp_path, describe_run(trainer)).read_text()
+    assert "# Graph Tagger on unnamed data" in card
+    assert "It tags along a graph." in card
+    assert "[Graphs for Names](https://x.org/1), A. Author, Some Venue 2030." in card
+    monkeypatch.setattr(config_class, "paper", None)
+    assert "is described in" not in write_model_card(tmp_path, describe_run(trainer)).read_text()
+
+
+def test_several_seeds_give_mean_and_standard_deviation(seeds):
+    for folder, f1 in zip(seeds, (70.0, 74.0), strict=True):
         change(folder, results=json.loads((folder / "run.json").read_text())["results"] | {"test_f1": f1})
-    write_model_card(copies[0], other_seeds=[copies[1]])
-    card = (copies[0] / "README.md").read_text()
+    write_model_card(seeds[0], other_seeds=[seeds[1]])
+    card = (seeds[0] / "README.md").read_text()
     assert table(card, "as it is")[3] == "72.00 ± 2.83"
     assert table(card, "`seed`")[1] == "1, 2"
     f1 = [result for result in ModelCard(card).data.eval_results if result.metric_type == "f1"]
@@ -95,52 +136,64 @@ def test_several_seeds_give_mean_and_standard_deviation(copies):
 
 
 @pytest.mark.parametrize(
-    "facts", [{"dataset": "other tweets"}, {"label_version": "corrected"}, {"text_encoder": "other"}]
+    "facts", [{"dataset": "other posts"}, {"label_version": "corrected"}, {"text_encoder": "other"}]
 )
-def test_runs_that_differ_in_more_than_the_seed_do_not_share_a_card(copies, facts):
-    change(copies[1], **facts)
+def test_runs_that_differ_in_more_than_the_seed_do_not_share_a_card(seeds, facts):
+    change(seeds[1], **facts)
     with pytest.raises(CardError, match=f"differ in {next(iter(facts))}"):
-        write_model_card(copies[0], other_seeds=[copies[1]])
-    assert not (copies[0] / "README.md").exists()
+        write_model_card(seeds[0], other_seeds=[seeds[1]])
+    assert not (seeds[0] / "README.md").exists()
+
+
+def test_runs_that_were_tested_differently_do_not_share_a_card(seeds):
+    results = json.loads((seeds[0] / "run.json").read_text())["results"]
+    change(seeds[1], results={name: score for name, score in results.items() if "without_pictures" not in name})
+    with pytest.raises(CardError, match="tested differently"):
+        write_model_card(seeds[0], other_seeds=[seeds[1]])
+
+
+def test_the_command_writes_the_card_of_all_seeds(seeds, capsys):
+    assert main(["card", *map(str, seeds), "--model", "owner/name"]) == 0
+    assert capsys.readouterr().out == f"{seeds[0]}/README.md\n"
+    card = (seeds[0] / "README.md").read_text()
+    assert table(card, "`seed`")[1] == "1, 2"
+    assert 'model="owner/name"' in card
+    assert not (seeds[1] / "README.md").exists()
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 1
+    assert main(["card", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
         f"error: {tmp_path}/run.json: no such file; name the output folder of a finished training run.\n"
     )
     (tmp_path / "run.json").write_text('{"model_type"')
-    assert main([str(tmp_path)]) == 1
+    assert main(["card", str(tmp_path)]) == 1
     assert "not JSON" in capsys.readouterr().err
 
 
-def test_encoders_from_the_hub_are_linked_and_paths_of_this_machine_are_not_told(tmp_path):
-    trainer = train(tmp_path)
-    trainer.model.config.text_config._name_or_path = "google-bert/bert-base-cased"
-    trainer.model.config.vision_config._name_or_path = "/home/somebody/models/my-resnet"
-    trainer.create_model_card()
-    card = ModelCard.load(tmp_path / "README.md")
+def test_encoders_from_the_hub_are_linked_and_paths_of_this_machine_are_not_told(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.model.config.text_config, "_name_or_path", "google-bert/bert-base-cased")
+    monkeypatch.setattr(trainer.model.config.vision_config, "_name_or_path", "/home/somebody/models/my-resnet")
+    card = ModelCard.load(write_model_card(tmp_path, describe_run(trainer)))
     assert card.data.base_model == ["google-bert/bert-base-cased"]
     assert table(str(card), "image encoder")[1] == "resnet, from a local folder my-resnet"
     assert "somebody" not in str(card) + (tmp_path / "run.json").read_text()
 
 
-def test_writing_the_card_leaves_the_model_as_it_is(tmp_path):
-    trainer = train(tmp_path)
-    text_config = trainer.model.umgf.text_model.config
-    assert text_config._attn_implementation is not None
+def test_writing_the_card_leaves_the_model_as_it_is(trainer):
+    text_config = trainer.model.base_model.text_model.config
     before = text_config._attn_implementation
-    trainer.create_model_card()
+    assert before is not None
+    describe_run(trainer)
     assert text_config._attn_implementation == before
 
 
-def test_saving_again_keeps_what_was_said_about_the_data(tmp_path):
-    trainer = train(tmp_path, dataset="named data")
+def test_saving_again_keeps_what_was_said_about_the_data(trainer, run):
     trainer.save_model()
-    assert "**named data**" in (tmp_path / "README.md").read_text()
+    assert "**three posts**. Labels: written by hand." in (run / "README.md").read_text()
 
 
-def test_a_saved_model_folder_holds_no_pickle(runs):
-    saved = [path.name for path in runs[0].iterdir() if path.is_file()]
+def test_a_saved_model_folder_holds_no_pickle(run):
+    saved = [path.name for path in run.iterdir() if path.is_file()]
     assert "model.safetensors" in saved
     assert not [name for name in saved if name.endswith((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))]

@@ -1,0 +1,20 @@
+"""Tagged posts as CoNLL: one word a line."""
+
+from collections.abc import Sequence
+
+
+def conll_block(post_id: object, words: Sequence[str], *tags: Sequence[str]) -> str:
+    """Make the block of one post.
+
+    Args:
+        post_id: its id; white space in it becomes single spaces.
+        words: its words, without tabs and line breaks.
+        tags: columns of tags, each with one tag a word.
+
+    Returns:
+        A line `IMGID:<id>`, a line for each word with its tags, separated by tabs, and a blank line.
+    """
+    lines = [f"IMGID:{' '.join(str(post_id).split())}"]
+    for word_with_tags in zip(words, *tags, strict=True):
+        lines.append("\t".join(word_with_tags))
+    return "\n".join(lines) + "\n\n"
