@@ -49,7 +49,7 @@ LAYOUT = {
     "heading_level": 2,
     "filters": ["!^_(?!_call__$)", "!^main$"],
     "inherited_members": False,
-    "line_length": 10_000,  # longer signatures would be broken where black is installed, and only there
+    "line_length": 10_000,  # longer signatures would go to black, where it is installed
     "members_order": "source",
     "show_if_no_docstring": False,
     "show_object_full_path": False,
@@ -90,7 +90,13 @@ def api_reference() -> str:
     ]
     for module in modules:
         parts.append(LINK.sub(r"\1", griffe2md.render_object_docs(module, LAYOUT)).strip())
-    return "\n\n".join(parts) + "\n"
+    return formatted("\n\n".join(parts) + "\n", DOCS / "api_reference.md")
+
+
+def formatted(text: str, path: Path) -> str:
+    """What `ruff format` makes of a page: long signatures with an argument a line."""
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(path), "-"]
+    return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=True).stdout
 
 
 # Commands
