@@ -1,4 +1,4 @@
-"""A page to try a trained model: paste a tweet, drop a picture, see the names and the objects that mattered.
+"""A page to try a trained model: paste a post, drop a picture, see the names and the objects that mattered.
 
     python demo/app.py runs/contrast_tweets --examples data/contrast_tweets
 
@@ -6,6 +6,7 @@ On a Space the model is named by the variable MODEL, a detector by DETECTOR and 
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -21,7 +22,8 @@ except ImportError:
     pass
 
 COLORS = ("#f4a259", "#6cb4ee", "#7bc47f", "#e57fb1", "#b79ced", "#d9c34a", "#5fc7c0", "#e0796b")
-EVERY_NAME, SHARED_COLOR = "linked to every name", "#9ca3af"
+EVERY_NAME = "linked to every name"
+SHARED_COLOR = "#9ca3af"
 COLUMNS = (
     "name",
     "type",
@@ -33,7 +35,7 @@ COLUMNS = (
 TYPES = {"PER": "person", "LOC": "place", "ORG": "organisation", "MISC": "any other name"}
 INTRODUCTION = """# Who, where, what? Ask the picture
 
-Paste a tweet and drop its picture. Names are marked in the text; an object that is linked to a name has the same colour
+Paste a post and drop its picture. Names are marked in the text; an object that is linked to a name has the same colour
 in the picture. Tick **What if there were no picture?** to see what the words alone would give.
 
 """
@@ -46,25 +48,31 @@ def explain_types(id2label: dict[int, str]) -> str:
 
 
 def number_names(*results: list[dict]) -> dict[tuple[int, int], int]:
-    """Number the names of several results for one tweet, from left to right: the same characters, the same number."""
-    spans = sorted({(entity["start"], entity["end"]) for entities in results for entity in entities})
-    return {span: number for number, span in enumerate(spans, start=1)}
+    """Number the names of several results for one post, from left to right: the same characters, the same number."""
+    spans = {span(entity) for entity in itertools.chain.from_iterable(results)}
+    return {place: number for number, place in enumerate(sorted(spans), start=1)}
+
+
+def span(entity: dict) -> tuple[int, int]:
+    """The characters of a name."""
+    return entity["start"], entity["end"]
 
 
 def type_label(entity: dict, numbers: dict) -> str:
-    return f"{numbers[entity['start'], entity['end']]} {entity['entity_group']}"
+    return f"{numbers[span(entity)]} {entity['entity_group']}"
 
 
 def box_label(entity: dict, numbers: dict) -> str:
-    return f"{numbers[entity['start'], entity['end']]} {entity['word']}"
+    return f"{numbers[span(entity)]} {entity['word']}"
 
 
 def color_map(numbers: dict, *results: list[dict]) -> dict[str, str]:
     """The colour of every label: that of its name."""
     colors = {EVERY_NAME: SHARED_COLOR}
-    for entity in (entity for entities in results for entity in entities):
-        color = COLORS[(numbers[entity["start"], entity["end"]] - 1) % len(COLORS)]
-        colors |= {type_label(entity, numbers): color, box_label(entity, numbers): color}
+    for entity in itertools.chain.from_iterable(results):
+        color = COLORS[(numbers[span(entity)] - 1) % len(COLORS)]
+        colors[type_label(entity, numbers)] = color
+        colors[box_label(entity, numbers)] = color
     return colors
 
 
@@ -80,15 +88,16 @@ def mark_objects(picture, entities: list[dict], numbers: dict) -> tuple:
     for entity in entities:
         for node in entity["objects"]:
             owners.setdefault(tuple(round(edge) for edge in node["box"]), []).append(box_label(entity, numbers))
-    return picture, [(box, labels[0] if len(labels) == 1 else EVERY_NAME) for box, labels in owners.items()]
+    boxes = [(box, labels[0] if len(labels) == 1 else EVERY_NAME) for box, labels in owners.items()]
+    return picture, boxes
 
 
 def describe(entities: list[dict], without: list[dict]) -> list[list[str]]:
     """One row for each entity, in the order of COLUMNS."""
-    alone = {(entity["start"], entity["end"]): entity for entity in without}
+    alone = {span(entity): entity for entity in without}
     rows = []
     for entity in entities:
-        other = alone.get((entity["start"], entity["end"]))
+        other = alone.get(span(entity))
         nodes = [f"{node.get('query', 'the whole picture')} ({node['weight']:.2f})" for node in entity["objects"]]
         nodes += [f"picture {node['id']} ({node['weight']:.2f})" for node in entity.get("neighbors", ())]
         rows.append(
@@ -106,16 +115,15 @@ def describe(entities: list[dict], without: list[dict]) -> list[list[str]]:
 
 def say_what_changed(entities: list[dict], without: list[dict]) -> str:
     """One sentence on the effect of the picture."""
-    kinds = {(entity["start"], entity["end"]): entity["entity_group"] for entity in entities}
-    kinds_without = {(entity["start"], entity["end"]): entity["entity_group"] for entity in without}
-    words = {(entity["start"], entity["end"]): entity["word"] for entity in [*entities, *without]}
-    changes = [
-        f"{words[span]} would be {kinds_without[span]}"
-        if span in kinds_without
-        else f"{words[span]} would not be found"
-        for span in sorted(words)
-        if kinds.get(span) != kinds_without.get(span)
-    ]
+    kinds = {span(entity): entity["entity_group"] for entity in entities}
+    kinds_without = {span(entity): entity["entity_group"] for entity in without}
+    words = {span(entity): entity["word"] for entity in entities + without}
+    changes = []
+    for place, word in sorted(words.items()):
+        if place not in kinds_without:
+            changes.append(f"{word} would not be found")
+        elif kinds.get(place) != kinds_without[place]:
+            changes.append(f"{word} would be {kinds_without[place]}")
     return f"Without the picture {', '.join(changes)}." if changes else "Without the picture nothing would change."
 
 
@@ -126,18 +134,18 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
         model: folder or Hub id of a trained model; its own code is run where the package is not installed.
         detector: id of a zero-shot object detector that finds the objects; without one, and without boxes, the whole
             picture is one object.
-        examples: folder or Hub id of a dataset whose first test tweets are offered.
+        examples: folder or Hub id of a dataset whose first test posts are offered.
     """
     tagger = pipeline("multimodal-ner", model=model, trust_remote_code=True)
     grounder = load_grounder(detector) if detector else None
 
-    def tag(tweet: str, picture, boxes: str, no_picture: bool) -> tuple:
-        if not tweet.strip():
-            raise gr.Error("Type or paste a tweet first.", print_exception=False)
-        post = {"text": tweet, "image": picture}
+    def tag(text: str, picture, boxes: str, no_picture: bool) -> tuple:
+        if not text.strip():
+            raise gr.Error("Type or paste a post first.", print_exception=False)
+        post = {"text": text, "image": picture}
         if boxes.strip() and picture is not None:
             post["objects"] = read_boxes(boxes)
-        results = tagger([post, tweet], grounder=grounder)
+        results = tagger([post, text], grounder=grounder)
         for result in results:
             if "error" in result:
                 raise gr.Error(result["error"], print_exception=False)
@@ -146,9 +154,9 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
         colors = color_map(numbers, entities, without)
         marked = None if picture is None else mark_objects(picture, entities, numbers)
         return (
-            gr.HighlightedText(highlight(tweet, entities, numbers), color_map=colors),
+            gr.HighlightedText(highlight(text, entities, numbers), color_map=colors),
             gr.AnnotatedImage(marked, color_map=colors, visible=picture is not None),
-            gr.HighlightedText(highlight(tweet, without, numbers), color_map=colors, visible=no_picture),
+            gr.HighlightedText(highlight(text, without, numbers), color_map=colors, visible=no_picture),
             gr.Textbox(say_what_changed(entities, without), visible=no_picture),
             describe(entities, without),
         )
@@ -157,7 +165,7 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
         gr.Markdown(INTRODUCTION + explain_types(tagger.model.config.id2label))
         with gr.Row():
             with gr.Column(scale=2):
-                tweet = gr.Textbox(label="Tweet", lines=3, placeholder="Paste a tweet", elem_id="tweet")
+                text = gr.Textbox(label="Post", lines=3, placeholder="Paste a post", elem_id="post")
                 picture = gr.Image(label="Picture (optional)", type="pil", elem_id="picture", height=260)
                 no_picture = gr.Checkbox(label="What if there were no picture?", elem_id="what-if")
                 with gr.Accordion("Boxes, if you have them", open=False):
@@ -176,22 +184,23 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
                 change = gr.Textbox(label="What the picture is good for", visible=False, elem_id="change")
                 objects = gr.AnnotatedImage(label="Objects, in the colour of their name", elem_id="objects", height=300)
         table = gr.Dataframe(headers=list(COLUMNS), label="Details", elem_id="table", interactive=False, wrap=True)
-        inputs, outputs = [tweet, picture, boxes, no_picture], [names, objects, names_without, change, table]
+        inputs = [text, picture, boxes, no_picture]
+        outputs = [names, objects, names_without, change, table]
         button.click(tag, inputs, outputs)
-        tweet.submit(tag, inputs, outputs)
+        text.submit(tag, inputs, outputs)
         no_picture.input(tag, inputs, outputs)
         picture.clear(lambda: "", None, boxes)
         picture.upload(lambda: "", None, boxes)
         if examples:
             rows = load_examples(examples, tagger)
             offered = gr.Dataset(
-                components=[tweet, picture],
+                components=[text, picture],
                 samples=[row[:2] for row in rows],
                 type="index",
                 label="Examples",
                 elem_id="examples",
             )
-            offered.click(rows.__getitem__, offered, [tweet, picture, boxes]).then(tag, inputs, outputs)
+            offered.click(rows.__getitem__, offered, [text, picture, boxes]).then(tag, inputs, outputs)
     return page
 
 
@@ -201,7 +210,8 @@ def read_boxes(text: str) -> list[dict]:
         boxes = json.loads(text)
         for box in boxes:
             left, top, right, bottom = map(float, box["box"])
-            box |= {"box": [left, top, right, bottom], "phrase": box.get("phrase")}
+            box["box"] = [left, top, right, bottom]
+            box.setdefault("phrase", None)
         return list(boxes)
     except (ValueError, TypeError, KeyError, AttributeError):
         form = '[{"box": [0, 0, 50, 80], "phrase": {"start": 2, "end": 3}}]'
@@ -218,7 +228,7 @@ def load_grounder(detector: str):
 
 
 def load_examples(name: str, tagger, count: int = 6) -> list[list]:
-    """Tweet, picture and boxes of test tweets with a picture whose text is split into the words of the data."""
+    """Text, picture and boxes of test posts with a picture whose text is split into the words of the data."""
     from datasets import load_dataset
 
     examples = []
@@ -238,7 +248,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "model", nargs="?", default=os.environ.get("MODEL"), help="folder or Hub id (or variable MODEL)"
     )
     parser.add_argument("--detector", default=os.environ.get("DETECTOR"), help="id of a zero-shot object detector")
-    parser.add_argument("--examples", default=os.environ.get("EXAMPLES"), help="dataset with tweets to offer")
+    parser.add_argument("--examples", default=os.environ.get("EXAMPLES"), help="dataset with posts to offer")
     parser.add_argument("--port", type=int, default=None, help="default: the first free one from 7860 on")
     return parser.parse_args(argv)
 

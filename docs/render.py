@@ -1,23 +1,26 @@
-"""Write what is generated: API reference, results, the table of numbers in README, the card of the package, figures.
+"""Write what is generated: API reference, commands, results, the numbers in README, the card of the package, figures.
 
     python docs/render.py            # write
     python docs/render.py --check    # only say what is out of date
 
-Numbers come from benchmarks/results/*.json, descriptions from docstrings; nothing is typed by hand.
+Numbers come from benchmarks/results/*.json, names of systems from their configurations, descriptions from docstrings;
+nothing is typed by hand.
 """
 
 import argparse
-import dataclasses
-import html
-import importlib
-import inspect
+import ast
 import itertools
 import json
+import os
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, get_origin
+from typing import Any
+
+import griffe
+import griffe2md
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -28,113 +31,114 @@ from modeling_umgf.model_card import render_model_card  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md
-MODULES = (
-    *("evaluation", "explanation", "tagging", "noun_phrases", "grounding", "descriptors", "drawing"),
-    *("training", "model_card", "convert_umgf_checkpoint"),
-)
 MARKERS = "<!-- results: begin -->", "<!-- results: end -->"
 GENERATED = "<!-- Written by docs/render.py from {}; changes here are lost. -->\n\n"
 
 
 # API reference
 
+# Links that griffe2md makes lead to anchors of its own sites, not to headings of this page.
+LINK = re.compile(r"\[([\w.,*]+)\]\(#[\w.,]*\)")
+DOCSTRINGS = {
+    "returns_multiple_items": False,
+    "returns_named_value": False,
+    "warn_missing_types": False,
+    "warn_unknown_params": False,
+}
+LAYOUT = {
+    "heading_level": 2,
+    "filters": ["!^_(?!_call__$)", "!^main$"],
+    "inherited_members": False,
+    "line_length": 10_000,  # longer signatures would go to black, where it is installed
+    "members_order": "source",
+    "show_if_no_docstring": False,
+    "show_object_full_path": False,
+    "show_root_full_path": False,
+    "show_root_members_full_path": False,
+    "summary": False,
+}
+
+
+class ConfigurationClasses(griffe.Extension):
+    """Reads a class under `@strict` as the dataclass it is, and a remark behind `Args` as part of that title."""
+
+    def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
+        if any(decorator.callable_path.endswith(".strict") for decorator in cls.decorators):
+            dataclass = griffe.ExprName("dataclasses.dataclass")
+            cls.decorators.append(griffe.Decorator(dataclass, lineno=cls.lineno, endlineno=cls.lineno))
+        if cls.docstring:
+            cls.docstring.value = re.sub(r"(?m)^Args (\(.+\)):$", r"Args: Parameters \1:", cls.docstring.value)
+
 
 def api_reference() -> str:
-    """Everything public: what `modeling_umgf` exports, then what its modules hold."""
-    parts = [GENERATED.format("the docstrings") + "# API reference\n\n## Package `modeling_umgf`\n"]
-    parts += [describe(name, getattr(modeling_umgf, name)) for name in sorted(modeling_umgf.__all__, key=str.lower)]
-    for name in MODULES:
-        if not (ROOT / "modeling_umgf" / f"{name}.py").exists():
-            continue
-        module = importlib.import_module(f"modeling_umgf.{name}")
-        own = [
-            describe(f"{name}.{key}", value)
-            for key, value in vars(module).items()
-            if not key.startswith("_") and key != "main" and getattr(value, "__module__", "") == module.__name__
-            if callable(value) and inspect.getdoc(value)
-        ]
-        if own:
-            parts += [f"\n## Module `modeling_umgf.{name}`\n\n{to_markdown(inspect.getdoc(module))}\n", *own]
-    return "\n".join(parts)
-
-
-def describe(name: str, value: Callable) -> str:
-    """A section for a class with its methods, or for a function."""
-    lines = [f"\n### {name.rpartition('.')[2]}\n", f"```text\n{name.rpartition('.')[2]}{signature(value)}\n```\n"]
-    lines += [to_markdown(inspect.getdoc(value)), ""]
-    for method, function in methods(value):
-        lines += [f"#### `{method}{signature(function)}`\n", to_markdown(inspect.getdoc(function)), ""]
-    return "\n".join(lines)
-
-
-def signature(value: Callable) -> str:
-    """Arguments with their defaults, without types; of a dataclass its own fields, of an exception nothing."""
-    if inspect.isclass(value) and issubclass(value, Exception):
-        return ""
-    if dataclasses.is_dataclass(value) or hasattr(value, "sub_configs_defaults"):
-        names = [
-            name
-            for base in reversed(value.__mro__)
-            if base.__module__.startswith("modeling_umgf")
-            for name, kind in inspect.get_annotations(base).items()
-            if get_origin(kind) is not ClassVar
-        ]
-        defaults = {name: getattr(value, name) for name in dict.fromkeys(names) if hasattr(value, name)}
-        fields = [f"{name}={defaults[name]!r}" if name in defaults else name for name in dict.fromkeys(names)]
-        return f"({', '.join(fields)})"
-    parameters = [
-        parameter.replace(annotation=inspect.Parameter.empty)
-        for name, parameter in inspect.signature(value).parameters.items()
-        if name not in ("self", "cls")
+    """What the docstrings say of everything public, module by module."""
+    loader = griffe.GriffeLoader(
+        search_paths=[ROOT],
+        extensions=griffe.load_extensions(ConfigurationClasses),
+        docstring_parser=griffe.Parser.google,
+        docstring_options=DOCSTRINGS,
+    )
+    package = loader.load("modeling_umgf")
+    modules = [module for name, module in sorted(package.modules.items()) if not name.startswith("_")]
+    exported = [f"[`{name}`](#{name.lower()})" for name in sorted(modeling_umgf.__all__, key=str.lower)]
+    contents = [[f"[`{module.name}`](#{module.name})", purpose(module.docstring.value)] for module in modules]
+    parts = [
+        GENERATED.format("the docstrings") + "# API reference",
+        package.docstring.value,
+        f"`from modeling_umgf import …` gives {', '.join(exported)}; everything else is imported from its module.",
+        table(["module", "holds"], contents),
     ]
-    return re.sub(r" at 0x\w+", "", str(inspect.Signature(parameters)))
+    for module in modules:
+        parts.append(LINK.sub(r"\1", griffe2md.render_object_docs(module, LAYOUT)).strip())
+    return formatted("\n\n".join(parts) + "\n", DOCS / "api_reference.md")
 
 
-def methods(value: Callable) -> Iterator[tuple[str, Callable]]:
-    """Public methods of a class, those of its bases in this package included."""
-    if not inspect.isclass(value):
-        return
-    seen = set()
-    for base in value.__mro__:
-        if base.__module__.startswith("modeling_umgf"):
-            for name, member in vars(base).items():
-                function = getattr(value, name) if isinstance(member, classmethod | staticmethod) else member
-                if inspect.isfunction(function) or inspect.ismethod(function):
-                    public = not name.startswith("_") or name == "__call__"
-                    if public and name not in seen and function.__doc__:
-                        yield name, function
-                    seen.add(name)
+def formatted(text: str, path: Path) -> str:
+    """What `ruff format` makes of a page: long signatures with an argument a line."""
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(path), "-"]
+    return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=True).stdout
 
 
-def to_markdown(text: str) -> str:
-    """Turn one of our docstrings into Markdown: `Args:`, `Returns:` and `Raises:` become lists."""
-    lines, in_section = [], False
-    for line in text.splitlines():
-        indent = len(line) - len(line.lstrip())
-        escaped = escape(line.strip())
-        if re.fullmatch(r"(Args|Returns|Raises)\b.*:", line):
-            lines += ["", f"**{line[:-1]}**", ""]
-            in_section = True
-        elif not in_section:
-            lines.append(line if indent else escaped)  # indented text is code
-        elif indent == 0:
-            in_section = not line
-            lines.append(escaped)
-        elif indent == 4:
-            item = re.match(r"(\*{0,2}[\w, …*`/{}]+)( \(.*?\))?: (.+)", escaped)
-            goes_on = not item and bool(lines[-1])
-            lines.append(
-                f"- `{item[1]}`{item[2] or ''}: {item[3]}" if item else f"{'  ' if goes_on else '- '}{escaped}"
-            )
-        else:
-            lines.append(f"  {escaped}")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+# Commands
+
+FOLDERS_OF_COMMANDS = (".", "dataset_scripts", "demo", "examples", "benchmarks", "docs", "docs/figures")
+COMMANDS_INTRODUCTION = """
+Commands of `modeling_umgf` and `dataset_scripts` come with the package; the others need a clone of the repository and
+are run in its folder. `--help` lists the arguments of those that take any.
+""".strip()
 
 
-def escape(line: str) -> str:
-    """Keep what looks like HTML visible, except inside code."""
-    parts = re.split(r"(`[^`]*`)", line)
-    return "".join(part if part.startswith("`") else html.escape(part, quote=False) for part in parts)
+def commands_page() -> str:
+    """docs/commands.md."""
+    rows = [[f"`{command}`", line] for command, line in commands().items()]
+    heading = GENERATED.format("the code") + "# Commands"
+    return "\n\n".join([heading, COMMANDS_INTRODUCTION, table(["command", "what it does"], rows)]) + "\n"
+
+
+def commands() -> dict[str, str]:
+    """Every command of the repository with one line on what it does."""
+    found = package_commands()
+    for folder in FOLDERS_OF_COMMANDS:
+        for path in sorted((ROOT / folder).glob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            if '\nif __name__ == "__main__":' in text:
+                package = (path.parent / "__init__.py").exists()
+                name = f"-m {folder}.{path.stem}" if package else path.relative_to(ROOT).as_posix()
+                found[f"python {name}"] = purpose(ast.get_docstring(ast.parse(text)))
+    return found
+
+
+def package_commands() -> dict[str, str]:
+    """The sub-commands that `python -m modeling_umgf --help` lists."""
+    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "modeling_umgf", "--help"]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return {f"python -m modeling_umgf {name}": line for name, line in re.findall(r"^ {4}(\w+) +(\S.*)$", shown, re.M)}
+
+
+def purpose(docstring: str) -> str:
+    """The first line of a docstring."""
+    return docstring.partition("\n")[0]
 
 
 # Results
@@ -149,7 +153,7 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
     """docs/results.md."""
     parts = [GENERATED.format("benchmarks/results/*.json") + "# Results\n", RESULTS_INTRODUCTION]
     for name, result in results.items():
-        parts += [f"\n## {title(name)}\n", *note(result), *result_tables(result["results"])]
+        parts += [f"\n## {title(name)}\n"] + note(result) + result_tables(result["results"])
         versions = ", ".join(f"{package} {version}" for package, version in result.get("versions", {}).items())
         facts = (result.get("date"), result.get("machine"), f"Python {result.get('python')}", versions)
         seconds = f"{result['seconds']:,.0f} s in all. " if "seconds" in result else ""
@@ -183,14 +187,18 @@ def result_tables(results: Any) -> list[str]:
     if isinstance(results, dict) and "mean" in results:
         return [score_table({"": results})]
     if isinstance(results, list) and all(isinstance(row, dict) for row in results):
-        columns = list(dict.fromkeys(key for row in results for key in row))
-        return [table(columns, [[cell(row.get(column)) for column in columns] for row in results])]
-    rows, parts = [], []
+        columns = list(dict.fromkeys(itertools.chain.from_iterable(results)))
+        rows = []
+        for row in results:
+            rows.append([cell(row.get(column)) for column in columns])
+        return [table(columns, rows)]
+    rows = []
+    parts = []
     for name, value in results.items():
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-            parts += [f"\n**{title(name)}**\n", *result_tables(value)]
+            parts += [f"\n**{title(name)}**\n"] + result_tables(value)
         elif isinstance(value, dict) and any(isinstance(inner, dict | list) for inner in value.values()):
-            parts += [f"\n**{title(name)}**\n", *result_tables(value)]
+            parts += [f"\n**{title(name)}**\n"] + result_tables(value)
         elif isinstance(value, dict):
             rows += [[f"{title(name)}: {key}", cell(inner)] for key, inner in value.items()]
         else:
@@ -210,12 +218,15 @@ VARIANTS = {
 def score_table(results: dict[str, dict[str, Any]]) -> str:
     """One row for each result with scores over seeds."""
     keys = [key for key in VARIANTS if any(key in result["mean"] for result in results.values())]
-    header = [*(["run"] if any(results) else []), *(VARIANTS[key] for key in keys), "seeds"]
     rows = []
     for name, result in results.items():
         scores = [with_deviation(result["mean"].get(key), result["deviation"].get(key)) for key in keys]
         runs = result.get("runs", result.get("seeds", ()))
-        rows.append([*([name] if name else []), *scores, len(runs)])
+        rows.append([name] + scores + [len(runs)])
+    header = ["run"] + [VARIANTS[key] for key in keys] + ["seeds"]
+    if not any(results):  # one result without a name needs no column of names
+        header = header[1:]
+        rows = [row[1:] for row in rows]
     return table(header, rows)
 
 
@@ -228,13 +239,15 @@ def with_deviation(mean: float | None, deviation: float | None) -> str:
 def numbers(results: dict[str, dict[str, Any]]) -> str:
     """The table of numbers in README."""
     trained = {name: result for name, result in results.items() if "mean" in result["results"]}
+    if not trained:
+        return "No results are stored yet."
     runs_of: dict[str, list[str]] = {}
     for name, result in trained.items():
         for text in note(result):
             runs_of.setdefault(text, []).append(title(name))
-    notes = [f"- {'; '.join(runs)}: {text}" for text, runs in runs_of.items()]
+    notes = [f"- {'; '.join(runs)}: {text.strip()}" for text, runs in runs_of.items()]
     table_of_all = score_table({title(name): result["results"] for name, result in trained.items()})
-    return "\n".join([table_of_all, "", *map(str.strip, notes)]) if trained else "No results are stored yet."
+    return "\n".join([table_of_all, ""] + notes)
 
 
 def readme(results: dict[str, dict[str, Any]]) -> str:
@@ -250,9 +263,19 @@ def package_card(results: dict[str, dict[str, Any]]) -> str:
 
 
 def title(name: str) -> str:
-    spelled = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017", "rgcn": "R-GCN", "umgf": "UMGF"}
-    words = " ".join(spelled.get(word, word) for word in name.split("_"))
+    """The name of a result, or of a part of one, in words."""
+    words = " ".join(SPELLED.get(word, word) for word in name.split("_"))
     return words[:1].upper() + words[1:]
+
+
+def system_titles() -> dict[str, str]:
+    """What each system is called, by its model type."""
+    configurations = [getattr(modeling_umgf, name) for name in modeling_umgf.__all__ if name.endswith("Config")]
+    spelled = {"umgf": "UMGF", "rgcn": "R-GCN"}  # until every configuration has its title
+    return {c.model_type: getattr(c, "title", None) or spelled[c.model_type] for c in configurations}
+
+
+SPELLED = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"} | system_titles()
 
 
 def cell(value: Any) -> str:
@@ -276,7 +299,11 @@ def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 def pages() -> dict[Path, str]:
     """Every generated text by its file, as far as what it is made of exists."""
     results = read_results()
-    texts = {DOCS / "api_reference.md": api_reference(), DOCS / "results.md": results_page(results)}
+    texts = {
+        DOCS / "api_reference.md": api_reference(),
+        DOCS / "commands.md": commands_page(),
+        DOCS / "results.md": results_page(results),
+    }
     if (ROOT / "README.md").exists():
         texts[ROOT / "README.md"] = readme(results)
     if CARD_OF in results:
@@ -288,9 +315,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a text is out of date")
     check = parser.parse_args().check
-    outdated = {
-        path: text for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text
-    }
+    outdated = {}
+    for path, text in pages().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            outdated[path] = text
     for path, text in outdated.items():
         print(f"{path.relative_to(ROOT)} {'is out of date' if check else 'written'}")
         if not check:

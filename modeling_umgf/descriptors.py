@@ -67,18 +67,16 @@ class ObjectLabeler:
         pictures = [open_picture(picture) for picture in pictures]
         inputs = self.image_processor(images=pictures, return_tensors="pt").to(self.model.device, self.model.dtype)
         outputs = self.model(**inputs)
-        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
+        outputs.logits = outputs.logits.float()
+        outputs.pred_boxes = outputs.pred_boxes.float()
         sizes = [(picture.height, picture.width) for picture in pictures]
         found = self.image_processor.post_process_object_detection(outputs, self.min_score, sizes)
-        names = self.model.config.id2label
-        return [
-            list(
-                dict.fromkeys(
-                    names[own["labels"][i].item()] for i in own["scores"].argsort(descending=True, stable=True)
-                )
-            )
-            for own in found
-        ]
+        labels = []
+        for own in found:
+            best_first = own["scores"].argsort(descending=True, stable=True)
+            names = [self.model.config.id2label[label] for label in own["labels"][best_first].tolist()]
+            labels.append(list(dict.fromkeys(names)))
+        return labels
 
 
 class Captioner:

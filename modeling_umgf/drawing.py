@@ -1,4 +1,4 @@
-"""A tweet to look at: its picture with the objects, its words in the colours of their objects, the edges as text."""
+"""A post to look at: its picture with the objects, its words in the colours of their objects, the edges as text."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc
 GENERAL_COLOR = "#555555"
 """Colour of the objects that are linked to every word."""
 
-_WIDTH, _MAX_HEIGHT, _MARGIN, _FONT_SIZE = 800, 800, 12, 17
+# in pixels
+_WIDTH = 800
+_MAX_HEIGHT = 800
+_MARGIN = 12
+_FONT_SIZE = 17
 
 
 def draw_objects(
     picture: Any, words: Sequence[str], objects: Sequence[dict[str, Any]], entities: Sequence[Span] | None = None
 ) -> Image.Image:
-    """Draw a tweet with its objects.
+    """Draw a post with its objects.
 
     Args:
         picture: anything that `open_picture` takes, or None.
-        words: the words of the tweet.
+        words: the words of the post.
         objects: {"box": [x0, y0, x1, y1] in pixels of the upright picture, "phrase": {"start", "end"} or None} and, if
             known, "score" and "query".
         entities: (first word, word after the last, type), written under their words.
@@ -52,15 +56,17 @@ def draw_objects(
         canvas.paste(image, ((_WIDTH - image.width) // 2, 0))
     draw = ImageDraw.Draw(canvas)
     colors = _word_colors(len(words), objects)
-    ends = {i: (start, kind) for start, end, kind in entities or () for i in range(start, end)}
+    entity_of = {}
+    for start, end, kind in entities or ():
+        entity_of |= dict.fromkeys(range(start, end), (start, kind))
     y = top + _MARGIN
     for row in rows:
         for i, x, width in row:
             if colors[i]:
                 draw.rectangle((x - 3, y - 2, x + width + 3, y + _FONT_SIZE + 4), fill=colors[i])
             draw.text((x, y), words[i], fill=_text_color(colors[i]), font=font)
-            if i in ends:
-                start, kind = ends[i]
+            if i in entity_of:
+                start, kind = entity_of[i]
                 draw.line((x, y + _FONT_SIZE + 7, x + width, y + _FONT_SIZE + 7), fill="black", width=2)
                 if i == start:
                     draw.text((x, y + _FONT_SIZE + 8), kind, fill="black", font=ImageFont.load_default(_FONT_SIZE - 5))
@@ -79,9 +85,16 @@ def objects_to_html(
     """Write what `draw_objects` draws as one self-contained `<div>`: no script, no other file, everything escaped.
 
     Args:
-        picture, words, objects, entities: as for `draw_objects`.
+        picture: as for `draw_objects`.
+        words: as for `draw_objects`.
+        objects: as for `draw_objects`.
+        entities: as for `draw_objects`.
+
+    Raises:
+        UnreadablePicture: the picture cannot be opened.
     """
-    colors, object_colors = _word_colors(len(words), objects), _object_colors(objects)
+    colors = _word_colors(len(words), objects)
+    object_colors = _object_colors(objects)
     parts = ['<div style="font-family: sans-serif; max-width: 800px">']
     if picture is not None:
         parts.append(_svg(open_picture(picture), objects, object_colors))
@@ -98,9 +111,10 @@ def objects_to_html(
             parts.append(f"<sub>{html.escape(kind)}</sub></span>")
     parts.append('</p><ul style="list-style: none; padding: 0">')
     for number, (node, color) in enumerate(zip(objects, object_colors, strict=True)):
-        title, edges = html.escape(_title(number, node)), html.escape(_edges(node, words))
-        parts.append(f'<li><span style="color: {color}">&#9632;</span> {title}: {edges}</li>')
-    return "\n".join([*parts, "</ul></div>"])
+        line = html.escape(f"{_title(number, node)}: {_edges(node, words)}")
+        parts.append(f'<li><span style="color: {color}">&#9632;</span> {line}</li>')
+    parts.append("</ul></div>")
+    return "\n".join(parts)
 
 
 def _overlay(picture: Image.Image, objects: Sequence[dict[str, Any]], font: ImageFont.FreeTypeFont) -> Image.Image:
@@ -112,7 +126,8 @@ def _overlay(picture: Image.Image, objects: Sequence[dict[str, Any]], font: Imag
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=3)
         label = _title(number, node)
         width = draw.textlength(label, font=font) + 8
-        x, y = max(0, min(x0, image.width - width)), max(0, min(y0, image.height - _FONT_SIZE - 6))
+        x = max(0, min(x0, image.width - width))
+        y = max(0, min(y0, image.height - _FONT_SIZE - 6))
         draw.rectangle((x, y, x + width, y + _FONT_SIZE + 5), fill=color)
         draw.text((x + 4, y + 1), label, fill=_text_color(color), font=font)
     return image
@@ -148,8 +163,10 @@ def _object_colors(objects: Sequence[dict[str, Any]]) -> list[str]:
 def _word_colors(length: int, objects: Sequence[dict[str, Any]]) -> list[str | None]:
     colors: list[str | None] = [None] * length
     for node, color in zip(objects, _object_colors(objects), strict=True):
-        for i in range(*_span(node)) if node.get("phrase") else ():
-            colors[i] = colors[i] or color
+        if node.get("phrase"):
+            start, end = _span(node)
+            for i in range(start, end):
+                colors[i] = colors[i] or color
     return colors
 
 
@@ -163,7 +180,10 @@ def _title(number: int, node: dict[str, Any]) -> str:
 
 
 def _edges(node: dict[str, Any], words: Sequence[str]) -> str:
-    return "linked to " + (" ".join(words[slice(*_span(node))]) if node.get("phrase") else "every word")
+    if not node.get("phrase"):
+        return "linked to every word"
+    start, end = _span(node)
+    return f"linked to {' '.join(words[start:end])}"
 
 
 def _text_color(background: str | None) -> str:

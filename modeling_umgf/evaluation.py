@@ -5,13 +5,13 @@ opens an entity. Strict is IOB2: such an I- is ignored. Nothing is averaged over
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 
-from .labels import entity_spans
+from .labels import Span, entity_spans
 
 Tags = Sequence[Sequence[str | None]]  # a BIO tag for each word of each sentence; whatever is not BIO counts as O
 
@@ -34,7 +34,8 @@ def evaluate_tags(gold: Tags, predicted: Tags, bootstrap_samples: int = 0, seed:
         ValueError: there are no sentences, or gold and predicted tags do not pair up.
     """
     results = {}
-    for prefix, strict in (("", False), ("strict_", True)):
+    for strict in (False, True):
+        prefix = "strict_" if strict else ""
         types, counts = entity_counts(gold, predicted, strict)
         results |= _by_name(prefix, types, precision_recall_f1(counts.sum(0)), counts)
         if bootstrap_samples:
@@ -50,7 +51,8 @@ def paired_randomization_test(
 
     Args:
         gold: the tags of each sentence.
-        first, second: two predictions for the same sentences.
+        first: a prediction.
+        second: another one for the same sentences.
         strict: read entities strictly.
         samples: random swaps.
         seed: their seed.
@@ -61,11 +63,13 @@ def paired_randomization_test(
     Raises:
         ValueError: as `evaluate_tags`.
     """
-    counts, other_counts = (entity_counts(gold, predicted, strict)[1][:, 0] for predicted in (first, second))
+    counts = entity_counts(gold, first, strict)[1][:, 0]
+    other_counts = entity_counts(gold, second, strict)[1][:, 0]
 
     def difference(gained_by_first: np.ndarray) -> np.ndarray:
-        totals = counts.sum(0) + gained_by_first, other_counts.sum(0) - gained_by_first
-        return precision_recall_f1(totals[0])[..., 2] - precision_recall_f1(totals[1])[..., 2]
+        f1 = precision_recall_f1(counts.sum(0) + gained_by_first)[..., 2]
+        other_f1 = precision_recall_f1(other_counts.sum(0) - gained_by_first)[..., 2]
+        return f1 - other_f1
 
     swapped = other_counts - counts  # [sentences, 3]
     swapped = swapped[swapped.any(1)]
@@ -78,38 +82,31 @@ def paired_randomization_test(
     return {"difference": float(observed), "p_value": (as_large + 1) / (samples + 1)}
 
 
-def rgcn_fragment_f1(
+def fragment_f1(
     gold: Tags, predicted: Tags, pieces_per_word: Iterable[Sequence[int]], batch_size: int = 64
 ) -> dict[str, float]:
-    """The measure of the R-GCN release, for comparison with its published numbers only: it does not count entities.
+    """F1 of fragments of entities, averaged over batches: the published measure of Zhao et al., ACM Multimedia 2022.
 
-    A word's pieces after the first are labelled X there, which counts as O and so cuts an entity after every word with
-    more than one piece; each fragment is scored alone. Scores are computed for each batch, 0 for a type that is absent
-    from it, rounded to four digits and averaged over the batches. (The release also leaves out the last incomplete
-    batch; this function scores all sentences.)
+    For comparison with their numbers only, since it does not count entities. A word's pieces after the first are
+    labelled X there, which counts as O and so cuts an entity after every word with more than one piece; each fragment
+    is scored alone. Scores are computed for each batch, 0 for a type that is absent from it, rounded to four digits and
+    averaged over the batches. (Their code also leaves out the last incomplete batch; this function scores all
+    sentences.)
 
     Args:
         gold: the tags of each sentence.
         predicted: the predicted ones.
         pieces_per_word: number of word pieces of each word of each sentence; a word without pieces is left out.
-        batch_size: sentences in a batch, 64 in the release.
+        batch_size: sentences in a batch, 64 in their code.
 
     Returns:
         The lenient keys of `evaluate_tags`; `support` counts gold fragments.
+
+    Raises:
+        ValueError: as `evaluate_tags`, or a sentence has another number of words than of tags.
     """
-
     pieces_per_word = list(pieces_per_word)
-
-    def with_pieces(sentences: Tags) -> list[list[str | None]]:
-        result = []
-        for index, (tags, counts) in enumerate(zip(sentences, pieces_per_word, strict=True)):
-            if len(tags) != len(counts):
-                raise ValueError(f"Sentence {index} (counted from 0) has {len(tags)} tags for {len(counts)} words.")
-            pieces = [[tag, *["X"] * (count - 1)][:count] for tag, count in zip(tags, counts, strict=True)]
-            result.append(list(chain.from_iterable(pieces)))
-        return result
-
-    types, counts = entity_counts(with_pieces(gold), with_pieces(predicted))
+    types, counts = entity_counts(_piece_tags(gold, pieces_per_word), _piece_tags(predicted, pieces_per_word))
     batches = np.add.reduceat(counts, np.arange(0, len(counts), batch_size))  # [batches, 1 + types, 3]
     scores = precision_recall_f1(batches).round(2).mean(0)  # four digits of a share are two of a percentage
     return _by_name("", types, scores, counts)
@@ -119,7 +116,9 @@ def entity_counts(gold: Tags, predicted: Tags, strict: bool = False) -> tuple[li
     """Count the entities of each sentence.
 
     Args:
-        gold, predicted, strict: as above.
+        gold: the tags of each sentence.
+        predicted: the predicted ones.
+        strict: read entities strictly.
 
     Returns:
         The types that occur, sorted, and int counts [sentences, 1 + types, 3]: of all types together, then of each;
@@ -130,7 +129,7 @@ def entity_counts(gold: Tags, predicted: Tags, strict: bool = False) -> tuple[li
     """
     if len(gold) == 0 or len(gold) != len(predicted):
         raise ValueError(f"Cannot score {len(predicted)} predicted sentences against {len(gold)} gold ones.")
-    spans = []
+    spans: list[tuple[set[Span], set[Span]]] = []
     for index, (gold_tags, predicted_tags) in enumerate(zip(gold, predicted, strict=True)):
         if isinstance(gold_tags, str) or isinstance(predicted_tags, str):
             raise ValueError("Give a list of sentences, each a list of tags, not one list of tags.")
@@ -139,13 +138,14 @@ def entity_counts(gold: Tags, predicted: Tags, strict: bool = False) -> tuple[li
                 f"Sentence {index} (counted from 0) has {len(gold_tags)} gold tags but {len(predicted_tags)} predicted."
             )
         spans.append((set(entity_spans(gold_tags, strict)), set(entity_spans(predicted_tags, strict))))
-    types = sorted({entity_type for pair in spans for found in pair for _, _, entity_type in found})
+    types = sorted({entity_type for pair in spans for _, _, entity_type in pair[0] | pair[1]})
     row_of = {entity_type: row for row, entity_type in enumerate(types, start=1)}
     counts = np.zeros((len(spans), 1 + len(types), 3), dtype=int)
     for sentence, (in_gold, in_predicted) in enumerate(spans):
         for column, found in enumerate((in_gold & in_predicted, in_predicted, in_gold)):
+            counts[sentence, 0, column] = len(found)
             for _, _, entity_type in found:
-                counts[sentence, [0, row_of[entity_type]], column] += 1
+                counts[sentence, row_of[entity_type], column] += 1
     return types, counts
 
 
@@ -160,14 +160,23 @@ def precision_recall_f1(counts: np.ndarray) -> np.ndarray:
 class SeqevalMetric(evaluate.Metric):
     """`evaluate_tags` as a metric of the evaluate library, without `evaluate.load` and so without network.
 
-    >>> SeqevalMetric(keep_in_memory=True).compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
-    100.0
+    `compute` takes `predictions` and `references`, one list of BIO tags (or None, which counts as O) for each sentence,
+    and further arguments of `evaluate_tags`.
 
-    Further arguments of `compute` are those of `evaluate_tags`.
+    Examples:
+        >>> SeqevalMetric().compute(predictions=[["B-PER", "O"]], references=[["B-PER", None]])["f1"]
+        100.0
+
+    Args:
+        keep_in_memory: keep the tags in memory until they are scored, not in a file of the cache.
+        settings: the other arguments of `evaluate.Metric`.
     """
 
+    def __init__(self, *, keep_in_memory: bool = True, **settings: Any):
+        super().__init__(keep_in_memory=keep_in_memory, **settings)
+
     def _info(self) -> evaluate.MetricInfo:
-        sentences_of_tags = datasets.Sequence(datasets.Value("string"))
+        sentences_of_tags = datasets.List(datasets.Value("string"))
         return evaluate.MetricInfo(
             description="Precision, recall and F1 of whole entities in BIO tags, lenient and strict, in %.",
             citation="",
@@ -177,6 +186,20 @@ class SeqevalMetric(evaluate.Metric):
 
     def _compute(self, predictions: Tags, references: Tags, **settings: int) -> dict[str, float]:
         return evaluate_tags(references, predictions, **settings)
+
+
+def _piece_tags(sentences: Tags, pieces_per_word: Sequence[Sequence[int]]) -> list[list[str | None]]:
+    """The tags of word pieces: a word's tag at its first piece, X at the others."""
+    tags_of_pieces = []
+    for index, (tags, counts) in enumerate(zip(sentences, pieces_per_word, strict=True)):
+        if len(tags) != len(counts):
+            raise ValueError(f"Sentence {index} (counted from 0) has {len(tags)} tags for {len(counts)} words.")
+        pieces: list[str | None] = []
+        for tag, count in zip(tags, counts, strict=True):
+            if count:
+                pieces += [tag] + ["X"] * (count - 1)
+        tags_of_pieces.append(pieces)
+    return tags_of_pieces
 
 
 def _bootstrap_interval(counts: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
@@ -196,3 +219,6 @@ def _by_name(prefix: str, types: list[str], scores: np.ndarray, counts: np.ndarr
             results[f"{prefix}{name}{measure}"] = score
         results[f"{prefix}{name}support"] = int(support[row])
     return results
+
+
+rgcn_fragment_f1 = fragment_f1  # until train_umgf.py calls it by the new name

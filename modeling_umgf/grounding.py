@@ -1,4 +1,4 @@
-"""Objects of a picture for the noun phrases of its tweet: the visual nodes of UMGF and their edges."""
+"""Objects of a picture for the noun phrases of its post: visual nodes and the words that they are linked to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .noun_phrases import find_noun_phrases
 from .pictures import open_picture
 
 GENERAL_QUERIES = ("misc", "person", "location", "organization")
-"""Asked of every picture; what they find is linked to every word (UMGF, section 3.1)."""
+"""Asked of every picture; what they find is linked to every word (Zhang et al., AAAI 2021, section 3.1)."""
 
 SAME_OBJECT = 0.9
 """From this intersection over union on, a box is the same object as that of a general query."""
@@ -37,9 +37,9 @@ class Detection(NamedTuple):
 
 
 class Grounder:
-    """Find the objects of tweets with any zero-shot object detector of transformers.
+    """Find the objects of posts with any zero-shot object detector of transformers.
 
-    Each picture is asked for the noun phrases of its tweet and for `GENERAL_QUERIES`, all in one forward pass.
+    Each picture is asked for the noun phrases of its post and for `GENERAL_QUERIES`, all in one forward pass.
     Grounding DINO normalises over the padding of a batch, so that its scores depend a little on the other pictures in
     it; batch_size=1 avoids that.
 
@@ -47,10 +47,10 @@ class Grounder:
         model: the detector.
         processor: its processor.
         min_score: boxes below are no objects. Detectors differ: the makers of Grounding DINO use 0.25 to 0.35, those of
-            OWL 0.1; 0 takes the best box of every query, as in the data that UMGF released.
+            OWL 0.1; 0 takes the best box of every query.
         max_overlap: of two boxes of one query with a higher intersection over union, the better one stays.
         boxes_per_query: most boxes of one query.
-        max_objects: most objects of a tweet, those of general queries first.
+        max_objects: most objects of a post, those of general queries first.
         noun_phrases: extractor of noun phrases, see `find_noun_phrases`.
         batch_size: pictures in a forward pass.
     """
@@ -103,15 +103,15 @@ class Grounder:
         pictures: Sequence[Any],
         noun_phrases: Sequence[Sequence[dict[str, int]]] | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """Find the objects of several tweets.
+        """Find the objects of several posts.
 
         Args:
-            words: the words of each tweet.
-            pictures: the picture of each tweet, anything that `open_picture` takes, or None.
-            noun_phrases: spans {"start", "end"} of each tweet; default: found now.
+            words: the words of each post.
+            pictures: the picture of each post, anything that `open_picture` takes, or None.
+            noun_phrases: spans {"start", "end"} of each post; default: found now.
 
         Returns:
-            For each tweet its objects, those of general queries first, then the better score: {"box": [x0, y0, x1, y1]
+            For each post its objects, those of general queries first, then the better score: {"box": [x0, y0, x1, y1]
             in pixels of the upright picture, "score", "query": the text asked for, "phrase": {"start", "end"}, or None
             for a general query}. No picture, no objects.
 
@@ -123,19 +123,17 @@ class Grounder:
             noun_phrases = [find_noun_phrases(own, self.noun_phrases) for own in words]
         if not len(words) == len(pictures) == len(noun_phrases):
             raise ValueError(
-                f"{len(words)} tweets, {len(pictures)} pictures and {len(noun_phrases)} lists of noun phrases: give "
-                "one of each a tweet, None where there is no picture"
+                f"{len(words)} posts, {len(pictures)} pictures and {len(noun_phrases)} lists of noun phrases: give "
+                "one of each a post, None where there is no picture"
             )
-        phrases = [
-            [(query_text(own[span["start"] : span["end"]]), span) for span in spans]
-            for own, spans in zip(words, noun_phrases, strict=True)
-        ]
-        prompts = [
-            (i, prompt)
-            for i, picture in enumerate(pictures)
-            if picture is not None
-            for prompt in self._prompts([query for query, _ in phrases[i]])
-        ]
+        phrases = []
+        for own, spans in zip(words, noun_phrases, strict=True):
+            phrases.append([(query_text(own[span["start"] : span["end"]]), span) for span in spans])
+        prompts = []
+        for i, picture in enumerate(pictures):
+            if picture is not None:
+                queries = [query for query, _ in phrases[i]]
+                prompts += [(i, prompt) for prompt in self._prompts(queries)]
         found: list[list[Detection]] = [[] for _ in words]
         for start in range(0, len(prompts), self.batch_size):
             owners, queries = zip(*prompts[start : start + self.batch_size], strict=True)
@@ -167,16 +165,15 @@ class Grounder:
             scale = limits.max() if self.model.config.model_type == "owlv2" else limits  # OWLv2 fills up to a square
             pixels = (own_boxes * scale).clamp(min=0).minimum(limits)
             large = (pixels[:, 2:] - pixels[:, :2] >= 1).all(1)
-            kept = (own_scores[:, : len(own)] >= self.min_score) & large[:, None]
-            found.append(
-                [Detection(pixels[i].tolist(), own_scores[i, j].item(), own[j]) for i, j in kept.nonzero().tolist()]
-            )
+            good = own_scores[:, : len(own)] >= self.min_score
+            kept = (good & large[:, None]).nonzero().tolist()
+            found.append([Detection(pixels[i].tolist(), own_scores[i, j].item(), own[j]) for i, j in kept])
         return found
 
     def choose(
         self, detections: Sequence[Detection], phrases: Sequence[tuple[str, dict[str, int]]]
     ) -> list[dict[str, Any]]:
-        """Turn the detections of one tweet into its objects.
+        """Turn the detections of one post into its objects.
 
         A box that is (almost) that of a general query, which is linked to every word anyway, is merged into it.
 
@@ -184,8 +181,11 @@ class Grounder:
             detections: boxes and the query that each was found for.
             phrases: (query, span) of each noun phrase; the same query may stand at several spans.
         """
-        candidates = [(detection, None) for detection in detections if detection.query in GENERAL_QUERIES]
-        candidates += [(found, span) for found in detections for query, span in phrases if query == found.query]
+        candidates: list[tuple[Detection, dict[str, int] | None]] = []
+        for detection in detections:
+            if detection.query in GENERAL_QUERIES:
+                candidates.append((detection, None))
+            candidates += [(detection, span) for query, span in phrases if query == detection.query]
         candidates.sort(key=lambda candidate: (candidate[1] is not None, -candidate[0].score))
         objects: list[dict[str, Any]] = []
         for (box, score, query), span in candidates:
@@ -202,16 +202,18 @@ class Grounder:
 
     def _prompts(self, queries: Sequence[str]) -> Iterator[list[str]]:
         """All queries of one picture, in as few lists as the detector can read."""
-        queries = [*dict.fromkeys([*GENERAL_QUERIES, *filter(None, queries)])]
+        different = dict.fromkeys(GENERAL_QUERIES) | dict.fromkeys(query for query in queries if query)
         if self.prompt_length is None:
-            yield queries
+            yield list(different)
             return
-        prompt, length = [], 2  # [CLS] and [SEP]
-        for query in queries:
+        prompt = []
+        length = 2  # [CLS] and [SEP]
+        for query in different:
             pieces = len(self.processor.tokenizer.tokenize(query.lower())) + 1  # and the full stop
             if prompt and length + pieces > self.prompt_length:
                 yield prompt
-                prompt, length = [], 2
+                prompt = []
+                length = 2
             prompt.append(query)
             length += pieces
         yield prompt
@@ -222,7 +224,7 @@ class Grounder:
             settings = {"padding": True, "truncation": True, "max_length": self.prompt_length}
         else:  # filled up with a query that is there anyway: an empty one would take part in choosing the boxes
             longest = max(map(len, queries))
-            text = [[*own, *[own[0]] * (longest - len(own))] for own in queries]
+            text = [list(own) + [own[0]] * (longest - len(own)) for own in queries]
             settings = {"padding": "max_length", "truncation": True}
             if self.model.config.model_type == "omdet-turbo":
                 settings["task"] = [f"Detect {', '.join(own)}." for own in queries]
@@ -236,7 +238,8 @@ class Grounder:
         if self.prompt_length is None:
             return scores.cpu()
         # Grounding DINO scores pieces: a query is as good as its best piece, and a full stop ends each query.
-        tokenizer, ids = self.processor.tokenizer, inputs["input_ids"]  # [B, n]
+        tokenizer = self.processor.tokenizer
+        ids = inputs["input_ids"]  # [B, n]
         stops = ids == tokenizer.convert_tokens_to_ids(".")
         special = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id])
         query = stops.cumsum(1).masked_fill(stops | torch.isin(ids, special.to(ids.device)), -1)  # [B, n]
@@ -252,7 +255,8 @@ def load_for_inference(
     Args:
         model_class: a class with `from_pretrained`.
         name: id or folder.
-        device, dtype: instead of these defaults.
+        device: instead of the default.
+        dtype: instead of the default.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -262,7 +266,8 @@ def load_for_inference(
 def query_text(words: Sequence[str]) -> str:
     """What a detector is asked for a phrase: its words without signs, and "The Hunger Games" for #TheHungerGames."""
     split = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", word) if word.startswith("#") else word for word in words]
-    return " ".join(re.sub(r"[^\w'&-]|_", " ", " ".join(split)).split())
+    without_signs = re.sub(r"[^\w'&-]|_", " ", " ".join(split))
+    return " ".join(without_signs.split())
 
 
 def overlap(box: Sequence[float], other: Sequence[float]) -> float:

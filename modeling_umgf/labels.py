@@ -1,6 +1,5 @@
 """BIO tags and entity spans: everything the package knows about the tagging scheme, read through seqeval."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -39,6 +38,8 @@ def entity_spans(tags: Sequence[str | None], strict: bool = False) -> list[Span]
         Half-open word spans (start, end, type) from left to right.
     """
     tags = [tag if _is_bio(tag) else "O" for tag in tags]
+    if all(tag == "O" for tag in tags):
+        return []
     if strict:
         return [(entity.start, entity.end, entity.tag) for entity in Tokens(tags, IOB2).entities]
     return [(start, last + 1, entity_type) for entity_type, start, last in get_entities(tags)]
@@ -77,12 +78,17 @@ def bio_transition_penalty(id2label: Mapping[int, str]) -> tuple[torch.Tensor, t
         [L] for the first word and [L, L] (from row to column); 0 = allowed, -inf = forbidden.
     """
     labels = [id2label[index] for index in range(len(id2label))]
-    continues = [label[2:] if _is_bio(label) and label[0] == "I" else None for label in labels]
-    belongs_to = [label[2:] if _is_bio(label) else None for label in labels]
-    forbidden = [[of is not None and of != before for of in continues] for before in [None, *belongs_to]]
-    penalty = torch.zeros(len(labels) + 1, len(labels)).masked_fill(torch.tensor(forbidden), float("-inf"))
-    return penalty[0], penalty[1:]
+    type_of = [label[2:] if _is_bio(label) else None for label in labels]
+    first = torch.zeros(len(labels))
+    transitions = torch.zeros(len(labels), len(labels))
+    for column, label in enumerate(labels):
+        if _is_bio(label) and label.startswith("I"):
+            first[column] = float("-inf")
+            for row, type_before in enumerate(type_of):
+                if type_before != type_of[column]:
+                    transitions[row, column] = float("-inf")
+    return first, transitions
 
 
 def _is_bio(label: object) -> bool:
-    return isinstance(label, str) and re.match(r"[BI]-.", label) is not None
+    return isinstance(label, str) and label[:2] in ("B-", "I-") and len(label) > 2

@@ -1,4 +1,4 @@
-"""Noun phrases of a tweet as spans of its own words: what the visual grounding is asked to find."""
+"""Noun phrases of a post as spans of its own words: what the visual grounding is asked to find."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ _APOSTROPHES = {"'", "’", "‘", "`"}
 _CONTRACTIONS = {"s", "t", "m", "d", "re", "ll", "ve"}
 _TITLES = frozenset("Dr Mr Mrs Ms St Jr Sr Prof Gov Sen Rep Gen Col Lt Sgt Mt Ft".split())
 # What the tagger, made for newspapers, would take for nouns: HTML remnants, chat spellings, and days as adverbs.
-_STANDARD_WORDS = {
-    **{"&amp": "and", "&lt": ":", "&gt": ":", "&quot": '"'},
-    **{"u": "you", "ur": "your", "r": "are", "n": "and", "w": "with", "b": "be", "y": "why", "c": "see", "x": ":"},
-    **{"im": "I", "ill": "I", "ive": "I", "dont": "do", "cant": "can", "cannot": "can", "wont": "will", "didnt": "did"},
-    **{"til": "until", "till": "until", "lol": "!", "lmao": "!", "omg": "!", "pls": "!", "please": "!", "wow": "!"},
-    **{"today": "now", "tonight": "now", "tomorrow": "soon", "yesterday": "then"},
-}
+_STANDARD_WORDS = dict(
+    pair.split("=")
+    for pair in (
+        '&amp=and &lt=: &gt=: &quot=" '
+        "u=you ur=your r=are n=and w=with b=be y=why c=see x=: "
+        "im=I ill=I ive=I dont=do cant=can cannot=can wont=will didnt=did "
+        "til=until till=until lol=! lmao=! omg=! pls=! please=! wow=! "
+        "today=now tonight=now tomorrow=soon yesterday=then"
+    ).split()
+)
 # Headlines capitalise these, and the tagger takes them for names. Words that are names or initialisms as well
 # (Will, May, US, IT, WHO, AM, OR) are not in the list.
 _FUNCTION_WORDS = frozenset(
@@ -39,15 +42,15 @@ _FUNCTION_WORDS = frozenset(
 def find_noun_phrases(
     words: Sequence[str], extractor: str | Extractor = "nltk", merge_of: bool = False
 ) -> list[dict[str, int]]:
-    """Find the noun phrases of one tweet (our method; UMGF section 3.1 uses a constituency parser).
+    """Find the noun phrases of one post.
 
     The words are taken as they are, never split or joined. @users, links, RT and punctuation end a phrase and are never
     at its edge; the full stop of "Dr . Seuss" is part of the name, and a hashtag counts as the word behind its sign.
 
     Args:
-        words: the words of the tweet.
+        words: the words of the post.
         extractor: "nltk" (tagger and chunk grammar; without its data "capitals", with a warning), "spacy" or
-            "spacy:<pipeline>", "capitals" (runs of capitalised words), or any callable from words to spans, each a
+            `"spacy:<pipeline>"`, "capitals" (runs of capitalised words), or any callable from words to spans, each a
             (start, end) pair or {"start", "end"}.
         merge_of: join two phrases with nothing but "of" between them.
 
@@ -58,8 +61,13 @@ def find_noun_phrases(
         ValueError: no such extractor, or it returned something that is not a span of these words.
         ImportError: spaCy or its pipeline is not installed; the message says how to get it.
     """
-    spans = {_without_edges(words, *_checked(span, words)) for span in noun_phrase_extractor(extractor)(words)}
-    spans = sorted((start, end) for start, end in spans if start < end)
+    found = set()
+    for span in noun_phrase_extractor(extractor)(words):
+        start, end = _checked(span, words)
+        start, end = _without_edges(words, start, end)
+        if start < end:
+            found.add((start, end))
+    spans = sorted(found)
     if merge_of:
         spans = _merged_over_of(words, spans)
     return [{"start": start, "end": end} for start, end in spans]
@@ -84,9 +92,10 @@ def noun_phrase_extractor(extractor: str | Extractor) -> Extractor:
 
 def nltk_noun_phrases(words: Sequence[str]) -> list[tuple[int, int]]:
     """Noun phrases by NLTK's averaged perceptron tagger and `GRAMMAR`."""
-    shown = [(i, text) for i in range(len(words)) if (text := _text_for_tagger(words, i))]
+    texts = [_text_for_tagger(words, i) for i in range(len(words))]
+    shown = [i for i, text in enumerate(texts) if text]
     tags = ["."] * len(words)
-    for (i, _), (_, tag) in zip(shown, _nltk_tagger().tag([text for _, text in shown]), strict=True):
+    for i, (_, tag) in zip(shown, _nltk_tagger().tag([texts[i] for i in shown]), strict=True):
         tags[i] = tag
     for i in range(len(words)):
         if _ends_phrase(words, i):
@@ -97,7 +106,9 @@ def nltk_noun_phrases(words: Sequence[str]) -> list[tuple[int, int]]:
             tags[i] = "NNP"  # a capital inside a sentence: Lessing in "Doris Lessing" is no verb
         if _is_mark_in_name(words, i):
             tags[i - 1 : i + 1] = ["NNP", "NNP"]
-    chunks = _nltk_chunker().parse(list(enumerate(tags))) if words else []
+    if not words:
+        return []
+    chunks = _nltk_chunker().parse(list(enumerate(tags)))
     return [(chunk[0][0], chunk[-1][0] + 1) for chunk in chunks if not isinstance(chunk, tuple)]
 
 

@@ -37,7 +37,7 @@ _WORD = regex.compile(
 )
 
 
-def split_tweet(text: str) -> list[tuple[str, int, int]]:
+def split_post(text: str) -> list[tuple[str, int, int]]:
     """Split a raw post into words.
 
     Links, user names, hashtags, emoticons, emoji (also sequences of joined characters) and HTML entities are one word
@@ -50,3 +50,6 @@ def split_tweet(text: str) -> list[tuple[str, int, int]]:
         (word, start, end) from left to right, with `text[start:end] == word`.
     """
     return [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+split_tweet = split_post  # until its callers use the new name

@@ -25,21 +25,22 @@ FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 FLAGS += " --disable-component-update --disable-sync"
 needs_browser = pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="chromium is not installed")
 
-TWEET = "😍 Anna meets Rome"
+POST = "😍 Anna meets Rome"
 BOX = [4.0, 4.0, 20.0, 28.0]
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
 
-def tweets() -> Dataset:
+def posts() -> Dataset:
     """One text with two meanings: with the picture Anna is a person, without it a place."""
     columns = {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=LABELS))}
-    columns |= {"image": Image(), "objects": OPTIONAL_COLUMNS["objects"]}
+    columns["image"] = Image()
+    columns["objects"] = OPTIONAL_COLUMNS["objects"]
     picture = PILImage.new("RGB", (40, 30), "white")
     picture.paste("red", (4, 4, 20, 28))
     found = [{"box": BOX, "score": 0.9, "query": "Anna", "phrase": {"start": 1, "end": 2}}]
     rows = {
         "id": ["with", "without"],
-        "tokens": [TWEET.split()] * 2,
+        "tokens": [POST.split()] * 2,
         "ner_tags": [[0, 1, 0, 3], [0, 3, 0, 3]],
         "image": [picture, None],
         "objects": [found, []],
@@ -49,24 +50,24 @@ def tweets() -> Dataset:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> tuple[Path, Path, Path]:
-    """A model that has learnt the tweets, the tweets as a dataset, and the picture as a file."""
+    """A model that has learnt the posts, the posts as a dataset, and the picture as a file."""
     folder = tmp_path_factory.mktemp("demo")
     rates = {name: 1e-2 for name in ("learning_rate", "text_learning_rate", "vision_learning_rate")}
-    splits = DatasetDict({split: tweets() for split in ("train", "validation", "test")})
+    splits = DatasetDict({split: posts() for split in ("train", "validation", "test")})
     no_checkpoints = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     train(folder / "model", splits=splits, num_train_epochs=60, **no_checkpoints, **rates)
-    write_dataset(splits, folder / "tweets", title="Two tweets", description="For the test of the page.")
+    write_dataset(splits, folder / "posts", title="Two posts", description="For the test of the page.")
     splits["test"][0]["image"].save(folder / "picture.png")
-    return folder / "model", folder / "tweets", folder / "picture.png"
+    return folder / "model", folder / "posts", folder / "picture.png"
 
 
 @pytest.fixture(scope="module")
 def expected(folders) -> list:
     """What the pipeline says: with the picture and its box, and without."""
     model, _, picture = folders
-    post = {"text": TWEET, "image": str(picture), "objects": tweets()[0]["objects"]}
-    with_picture, without = pipeline("multimodal-ner", model=str(model))([post, TWEET])
-    assert [entity["entity_group"] for entity in with_picture] == ["PER", "LOC"], "the model has not learnt the tweets"
+    post = {"text": POST, "image": str(picture), "objects": posts()[0]["objects"]}
+    with_picture, without = pipeline("multimodal-ner", model=str(model))([post, POST])
+    assert [entity["entity_group"] for entity in with_picture] == ["PER", "LOC"], "the model has not learnt the posts"
     assert [entity["entity_group"] for entity in without] == ["LOC", "LOC"]
     return [with_picture, without]
 
@@ -92,7 +93,7 @@ def page(folders):
             page.elsewhere = []
             page.on("request", lambda request: request.url.startswith(address) or page.elsewhere.append(request.url))
             page.goto(address)
-            page.locator("#tweet textarea").wait_for()
+            page.locator("#post textarea").wait_for()
             yield page
             browser.close()
     finally:
@@ -175,12 +176,12 @@ def test_the_what_if_toggle_shows_what_the_words_alone_give(page, expected):
 
 
 @needs_browser
-def test_a_typed_tweet_with_a_dropped_picture_has_the_whole_picture_as_one_object(page, folders):
+def test_a_typed_post_with_a_dropped_picture_has_the_whole_picture_as_one_object(page, folders):
     model, _, picture = folders
-    tweet = "<b>Anna</b> 👩‍👩‍👧 meets ![Rome](http://example.com/x.png) Anna"
-    expected = pipeline("multimodal-ner", model=str(model))({"text": tweet, "image": str(picture)})
+    text = "<b>Anna</b> 👩‍👩‍👧 meets ![Rome](http://example.com/x.png) Anna"
+    expected = pipeline("multimodal-ner", model=str(model))({"text": text, "image": str(picture)})
     page.reload()
-    page.locator("#tweet textarea").fill(tweet)
+    page.locator("#post textarea").fill(text)
     page.locator("#picture input[type=file]").set_input_files(picture)
     page.locator("#picture img").wait_for()
     page.locator("#run").click()
@@ -189,7 +190,7 @@ def test_a_typed_tweet_with_a_dropped_picture_has_the_whole_picture_as_one_objec
     assert page.locator("#objects .legend-item").all_inner_texts() == ["linked to every name"]
 
 
-def test_the_table_names_the_pictures_of_other_posts_that_an_rgcn_used():
+def test_the_table_names_the_pictures_of_other_posts_that_were_used():
     app = load_app()
     entity = {"word": "Anna", "entity_group": "PER", "score": 0.5, "start": 0, "end": 4, "objects": []}
     neighbors = [{"id": "beach", "relation": "inter", "weight": 0.25}]
@@ -207,10 +208,10 @@ def test_boxes_that_are_not_boxes_are_refused_in_words(boxes):
 
 
 @needs_browser
-def test_an_empty_tweet_is_answered_in_words(page):
+def test_an_empty_post_is_answered_in_words(page):
     page.reload()
     page.locator("#run").click()
-    page.get_by_text("Type or paste a tweet first.").wait_for()
+    page.get_by_text("Type or paste a post first.").wait_for()
 
 
 @needs_browser
@@ -234,7 +235,7 @@ print(tag(sys.argv[2], None, "", True)[-1])
 
 def test_on_a_space_without_the_package_the_page_runs_the_code_of_the_model(folders, expected, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(APP.parent), "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", ON_A_SPACE, str(folders[0]), TWEET]
+    command = [sys.executable, "-c", ON_A_SPACE, str(folders[0]), POST]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"['Anna', 'LOC', '{expected[1][0]['score']:.3f}', '2 to 6'" in done.stdout
@@ -247,9 +248,10 @@ def test_on_a_space_without_the_package_the_page_runs_the_code_of_the_model(fold
         (["runs/absent"], "runs/absent"),
     ],
 )
-def test_a_missing_model_is_one_clear_line(arguments, message, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "MODEL"}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, str(APP), *arguments], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+def test_a_missing_model_is_one_clear_line(arguments, message, monkeypatch):
+    monkeypatch.delenv("MODEL", raising=False)
+    monkeypatch.setattr(sys, "argv", ["app.py"] + arguments)
+    with pytest.raises(SystemExit) as stopped:
+        load_app().main()
+    [line] = stopped.value.code.splitlines()
+    assert message in line

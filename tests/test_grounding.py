@@ -125,7 +125,7 @@ def test_a_tweet_without_words_is_still_asked_for_the_general_ones():
 
 
 def test_lists_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="1 tweets, 2 pictures"):
+    with pytest.raises(ValueError, match="1 posts, 2 pictures"):
         ScriptedGrounder({})([["a"]], [None, None])
 
 

@@ -124,7 +124,8 @@ DATA = Path(__file__).parents[1].parent / "shared" / "data"
     ],
 )
 def test_entity_counts_of_the_twitter_data_are_the_known_ones(file: str, lenient: int, strict: int) -> None:
-    tweets = (DATA / file).read_text(encoding="utf-8").split("IMGID:")[1:]
-    sentences = [[line.split("\t")[1] for line in tweet.split("\n") if "\t" in line] for tweet in tweets]
+    sentences = []
+    for post in (DATA / file).read_text(encoding="utf-8").split("IMGID:")[1:]:
+        sentences.append([line.split("\t")[1] for line in post.split("\n") if "\t" in line])
     assert sum(len(entity_spans(tags)) for tags in sentences) == lenient
     assert sum(len(entity_spans(tags, strict=True)) for tags in sentences) == strict

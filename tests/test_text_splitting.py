@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modeling_umgf.text_splitting import split_tweet
+from modeling_umgf.text_splitting import split_post
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def words(text: str) -> list[str]:
-    return [word for word, _, _ in split_tweet(text)]
+    return [word for word, _, _ in split_post(text)]
 
 
 PIECES = [
@@ -43,7 +43,7 @@ PIECES = [
 @example("👨‍👩‍👧‍👦🇩🇪🇫1️⃣ नमस्ते שָׁלוֹם 東京 เที่ยว")
 def test_words_are_slices_of_the_text_and_nothing_but_spaces_lies_between_them(text: str) -> None:
     position = 0
-    for word, start, end in split_tweet(text):
+    for word, start, end in split_post(text):
         assert text[start:end] == word and start >= position
         assert word and not any(map(str.isspace, word))
         assert not text[position:start].strip()
@@ -147,7 +147,7 @@ def test_splits_like_the_twitter_data(text: str, expected: str) -> None:
 )
 def test_long_nonsense_is_split_in_linear_time(unit: str) -> None:
     start = time.perf_counter()
-    split_tweet(unit * 10_000)
+    split_post(unit * 10_000)
     assert time.perf_counter() - start < 2
 
 

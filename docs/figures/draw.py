@@ -1,4 +1,4 @@
-"""Draw the figures of the documentation: `python docs/figures/draw.py` writes umgf.svg and rgcn.svg next to itself."""
+"""The figures of the documentation, umgf.svg and rgcn.svg; `python docs/render.py` draws them."""
 
 from pathlib import Path
 
@@ -9,7 +9,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
-GREEN, BLUE, GREY, ORANGE = "#2a9d5c", "#2f6fc4", "#6b7280", "#d97706"
+GREEN = "#2a9d5c"
+BLUE = "#2f6fc4"
+GREY = "#6b7280"
+ORANGE = "#d97706"
 PALE = {GREEN: "#d9f2e3", BLUE: "#dce8fa", GREY: "#eceef1", ORANGE: "#fdebd0"}
 FOLDER = Path(__file__).parent
 
@@ -72,7 +75,7 @@ def tower(axes: Axes, x: float, y: float, color: str) -> None:
 
 
 def draw_umgf() -> plt.Figure:
-    """UMGF: the graph of one tweet, one fusion layer, the tagger."""
+    """UMGF: the graph of one post, one fusion layer, the tagger."""
     figure, axes = canvas(104, 50)
     heading(axes, 1, 47.5, "1  One graph: words and objects")
     words = {"Jordan": 4.5, "is": 11, "back": 16, "in": 21, "Paris": 27.5}
@@ -125,11 +128,11 @@ def draw_umgf() -> plt.Figure:
 
 
 def draw_rgcn() -> plt.Figure:
-    """R-GCN: two star graphs over pictures of other tweets, gates, attention, the tagger."""
+    """R-GCN: two star graphs over pictures of other posts, gates, attention, the tagger."""
     figure, axes = canvas(104, 54)
     heading(axes, 1, 51.5, "1  Look up related pictures in the pool")
     rows = (
-        (38, GREEN, "text of\nthe tweet", "captions most like the text", ("0.83", "0.79", "0.75", "0.70", "0.62")),
+        (38, GREEN, "text of\nthe post", "captions most like the text", ("0.83", "0.79", "0.75", "0.70", "0.62")),
         (13, BLUE, "its own\npicture", "pictures with the same objects", ("1.00", "1.00", "0.82", "0.82", "0.71")),
     )
     for y, color, hub, relation, scores in rows:
@@ -173,7 +176,3 @@ def save_figures() -> None:
     """Write both figures."""
     for name, draw in (("umgf", draw_umgf), ("rgcn", draw_rgcn)):
         draw().savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
-
-
-if __name__ == "__main__":
-    save_figures()

@@ -1,8 +1,9 @@
 """Take the picture of the page in the docs, demo.png, again; needs chromium.
 
-python docs/figures/screenshot.py runs/contrast_tweets data/contrast_tweets
+python docs/figures/screenshot.py runs/contrast_tweets data/contrast_tweets 0
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,16 @@ ADDRESS = "http://127.0.0.1:7899/"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
-def main(model: str, examples: str, example: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder of a trained model")
+    parser.add_argument("examples", help="folder of the dataset whose posts are offered")
+    parser.add_argument("example", type=int, help="number of the example to show")
+    arguments = parser.parse_args()
+    take_screenshot(arguments.model, arguments.examples, arguments.example)
+
+
+def take_screenshot(model: str, examples: str, example: int) -> None:
     app = [sys.executable, str(DOCS.parent / "demo" / "app.py"), model, "--examples", examples, "--port", "7899"]
     server = subprocess.Popen(app)
     try:
@@ -33,7 +43,7 @@ def main(model: str, examples: str, example: str) -> None:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             page = browser.new_page(viewport={"width": 1180, "height": 800})
             page.goto(ADDRESS)
-            page.locator("#examples tbody tr").nth(int(example)).click()
+            page.locator("#examples tbody tr").nth(example).click()
             page.locator("#names .token.highlighted").first.wait_for()
             page.get_by_label("What if there were no picture?").check()
             page.locator("#names-without-picture .token.highlighted").first.wait_for()
@@ -50,4 +60,4 @@ def main(model: str, examples: str, example: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
