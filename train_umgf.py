@@ -33,12 +33,12 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from dataset_scripts.counts import count_split
-from dataset_scripts.picture_ablations import SEEN_IN_PICTURES, remove_pictures, shuffle_pictures
-from dataset_scripts.splits import load_splits
-from dataset_scripts.twitter_releases import label_version
+from dataset_scripts.checks.twitter_releases import label_version
+from dataset_scripts.columns.picture_ablations import columns_from_pictures, remove_pictures, shuffle_pictures
+from dataset_scripts.reading.splits import load_splits
 from modeling_umgf import MultimodalNerImageProcessor, MultimodalNerProcessor
 from modeling_umgf.evaluation import evaluate_tags, fragment_f1
+from modeling_umgf.split_counts import count_split
 from modeling_umgf.systems import System, system, systems, text_only_twin
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
@@ -299,7 +299,7 @@ def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, arguments: Data
     """Score a split as it is, and a test split with pictures also without them and with them shuffled among posts."""
     variants = {split: dataset}
     read = trainer.processing_class.columns
-    visual = [name for name in SEEN_IN_PICTURES if name in read and name in dataset.column_names]
+    visual = [name for name in columns_from_pictures(dataset) if name in read]
     if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):
         variants["test_without_pictures"] = remove_pictures(dataset)
         if len(dataset) > 1:

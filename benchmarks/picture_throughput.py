@@ -27,7 +27,7 @@ from transformers import (
 
 from modeling_umgf.descriptors import PictureFeatures
 from modeling_umgf.grounding import GENERAL_QUERIES, Grounder
-from modeling_umgf.modeling_multimodal_ner import feature_map
+from modeling_umgf.image_encoder import feature_map
 from modeling_umgf.pictures import open_picture
 
 from .record import write_result

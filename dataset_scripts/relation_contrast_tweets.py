@@ -22,7 +22,7 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
 
-from modeling_umgf import UmgfImageProcessor
+from modeling_umgf import MultimodalNerImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
 from modeling_umgf.labels import bio_labels, spans_to_tags
 from modeling_umgf.sentence_encoders import HashingEncoder
@@ -154,9 +154,9 @@ def train_image_encoder(seed: int, drawings: int, epochs: int = 6) -> ResNetMode
     return model.resnet.eval()
 
 
-def image_processor() -> UmgfImageProcessor:
+def image_processor() -> MultimodalNerImageProcessor:
     """The image processor of the small ResNet."""
-    return UmgfImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+    return MultimodalNerImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
 
 
 def write_relation_contrast_tweets(output_dir: str | Path, seed: int = 0) -> dict:

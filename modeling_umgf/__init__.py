@@ -27,7 +27,7 @@ from .systems import register, systems
 
 __version__ = "0.1.0"
 
-register(UmgfForTokenClassification, UmgfProcessor)
+register(UmgfForTokenClassification, UmgfProcessor, converter="convert_umgf_checkpoint")
 register(RgcnForTokenClassification, RgcnProcessor)
 register(TextOnlyForTokenClassification, TextOnlyProcessor)
 

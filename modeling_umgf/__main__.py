@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from transformers import HfArgumentParser
 
+from .systems import systems
+
 PROGRAM = "python -m modeling_umgf"
 
 
@@ -39,13 +41,15 @@ COMMANDS = {
     "card": Command(
         "model_card", "CardOptions", "write_card", "Write the card of a trained model again, also from several seeds."
     ),
-    "convert": Command(
-        "convert_umgf_checkpoint",
-        "ConvertOptions",
-        "convert_checkpoint",
-        "Turn a released checkpoint into a folder that from_pretrained loads.",
-    ),
 }
+for own in systems().values():
+    if own.converter:
+        COMMANDS["convert"] = Command(
+            own.converter,
+            "ConvertOptions",
+            "convert_checkpoint",
+            f"Turn a checkpoint that the authors of {own.config.title} released into one that from_pretrained loads.",
+        )
 
 
 class OptionsParser(HfArgumentParser):

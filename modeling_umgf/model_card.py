@@ -21,7 +21,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig, Trainer, TrainingArguments
 
 from .files import write_whole
-from .labels import entity_spans, entity_types
+from .labels import entity_types
+from .split_counts import count_split
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 FACTS_FILE = "run.json"
@@ -102,7 +103,7 @@ def describe_run(
     return {
         "model_type": config.model_type,
         "system": describe_system(type(config)),
-        "reads_pictures": getattr(trainer.processing_class, "reads_pictures", True),
+        "reads_pictures": trainer.processing_class.reads_pictures,
         "entity_types": entity_types(config.label2id),
         "text_encoder": _encoder_name(config.text_config),
         "image_encoder": _encoder_name(config.vision_config),
@@ -130,9 +131,9 @@ def describe_system(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
             with title, authors, venue, year and url, or None).
     """
     return {
-        "title": getattr(config_class, "title", config_class.model_type),
-        "summary": getattr(config_class, "summary", ""),
-        "paper": getattr(config_class, "paper", None),
+        "title": config_class.title,
+        "summary": config_class.summary,
+        "paper": config_class.paper,
     }
 
 
@@ -330,18 +331,9 @@ def _duration(seconds: float | None) -> str:
 
 
 def _count(split: Dataset) -> dict[str, int]:
-    """Count the `COUNTS` of a split."""
-    names = split.features["ner_tags"].feature.names
-    words = 0
-    entities = 0
-    for row in split["ner_tags"]:
-        words += len(row)
-        entities += len(entity_spans([names[tag] for tag in row]))
-    pictures = 0
-    if seen := next((name for name in ("image", "object_features", "objects") if name in split.features), None):
-        for batch in split.select_columns(seen).with_format("arrow").iter(batch_size=100):
-            pictures += len(batch) - batch[seen].null_count
-    return {"posts": len(split), "words": words, "pictures": pictures, "entities": entities}
+    """The `COUNTS` of a split."""
+    counts = count_split(split)
+    return {name: getattr(counts, name) for name in COUNTS}
 
 
 def _changed_settings(config: PreTrainedConfig) -> dict[str, Any]:

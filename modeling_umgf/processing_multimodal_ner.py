@@ -15,7 +15,7 @@ from transformers.utils import logging
 from .batching import stack
 from .carried_code import carry_code
 from .pictures import open_picture
-from .text_splitting import split_tweet
+from .text_splitting import split_post
 
 logger = logging.get_logger(__name__)
 
@@ -116,7 +116,7 @@ class MultimodalNerProcessor(ProcessorMixin):
 
         Args:
             images: a picture (PIL, path, array, bytes) or None; a list for several posts. `image` is the same.
-            text: raw text, split into words by `split_tweet`; or
+            text: raw text, split into words by `split_post`; or
             words: the words of one post, or a list of them for each.
             labels: label ids, one a word.
             kwargs: the other columns that the system reads, see its class; what describes pictures, such as a
@@ -367,7 +367,7 @@ def read_words(post: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, int
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError("the text holds half a character (a lone surrogate); it was decoded or cut wrongly")
     if words is None:
-        return text, split_tweet(text)
+        return text, split_post(text)
     spans, start = [], 0
     for word in words:
         spans.append((word, start, start + len(word)))

@@ -20,10 +20,12 @@ class System:
     Args:
         tagger: its class on `MultimodalNerForTokenClassification`.
         processor: its class on `MultimodalNerProcessor`.
+        converter: name of the module that converts checkpoints its authors released, if there is one.
     """
 
     tagger: type
     processor: type
+    converter: str | None = None
 
     @property
     def config(self) -> type:
@@ -39,12 +41,13 @@ class System:
 _SYSTEMS: dict[str, System] = {}
 
 
-def register(tagger: type, processor: type) -> System:
+def register(tagger: type, processor: type, converter: str | None = None) -> System:
     """Make a system known: to the Auto classes of transformers, to the training command and to the documentation.
 
     Args:
         tagger: its class on `MultimodalNerForTokenClassification`; names the model, which names the configuration.
         processor: its class on `MultimodalNerProcessor`.
+        converter: name of the module that converts checkpoints its authors released, if there is one.
     """
     config = tagger.config_class
     AutoConfig.register(config.model_type, config, exist_ok=True)
@@ -59,7 +62,7 @@ def register(tagger: type, processor: type) -> System:
     tagger.register_for_auto_class("AutoModelForTokenClassification")
     processor.register_for_auto_class("AutoProcessor")
     MultimodalNerImageProcessor.register_for_auto_class("AutoImageProcessor")
-    _SYSTEMS[config.model_type] = System(tagger, processor)
+    _SYSTEMS[config.model_type] = System(tagger, processor, converter)
     return _SYSTEMS[config.model_type]
 
 

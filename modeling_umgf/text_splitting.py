@@ -50,6 +50,3 @@ def split_post(text: str) -> list[tuple[str, int, int]]:
         (word, start, end) from left to right, with `text[start:end] == word`.
     """
     return [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
-
-
-split_tweet = split_post  # until its callers use the new name

@@ -12,8 +12,10 @@ from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .evaluation import SeqevalMetric
+from .files import write_whole
 from .model_card import describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
 
@@ -30,8 +32,8 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         default=5, metadata={"help": "Stop after this many epochs without a better validation F1; 0 = never."}
     )
     num_train_epochs: float = field(default=30, metadata={"help": "Epochs, unless early stopping ends them before."})
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Tweets in a batch, for each device."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Tweets in an evaluation batch."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Posts in a batch, for each device."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Posts in an evaluation batch."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay (not of biases and norms)."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1 a share of all steps."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
@@ -97,7 +99,7 @@ class MultimodalNerTrainer(Trainer):
         return self.metric.compute(predictions=predicted, references=gold)
 
     def predict_tags(self, dataset: Dataset) -> tuple[list[list[str]], list[list[str]]]:
-        """Return the gold and the predicted tags of each tweet, in the dataset's order."""
+        """Return the gold and the predicted tags of each post, in the dataset's order."""
         output = self.predict(read_columns(dataset, self.processing_class))
         return self._tags(output.predictions, output.label_ids)
 
@@ -169,8 +171,7 @@ def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> 
 
 
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:
-    """Write one word a line with its tags, tab separated; a line `IMGID:<id>` before each tweet, a blank one after."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for tweet_id, *columns in zip(ids, words, *tags, strict=True):
-            lines = ["\t".join(line) for line in zip(*columns, strict=True)]
-            file.write("\n".join([f"IMGID:{tweet_id}", *lines, "", ""]))
+    """Write a block of CoNLL for each post, with columns of tags; see `conll_block`."""
+    with write_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+        for post in zip(ids, words, *tags, strict=True):
+            file.write(conll_block(*post))

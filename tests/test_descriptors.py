@@ -10,8 +10,8 @@ from PIL import Image
 from tiny_describers import CAPTIONER_KINDS, LABELER_KINDS, LABELS, save_captioner, save_labeler
 from transformers import ResNetConfig, ResNetModel
 
+from modeling_umgf import UmgfImageProcessor
 from modeling_umgf.descriptors import Captioner, ObjectLabeler, PictureFeatures
-from modeling_umgf.image_processing_umgf import UmgfImageProcessor
 from modeling_umgf.pictures import UnreadablePicture
 
 WEIGHTS = SHARED / "weights" / "mobilenetv2"

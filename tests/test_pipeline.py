@@ -20,7 +20,7 @@ from transformers import pipeline
 
 from modeling_umgf import MultimodalNerPipeline, UmgfProcessor
 from modeling_umgf.labels import entity_spans
-from modeling_umgf.text_splitting import split_tweet
+from modeling_umgf.text_splitting import split_post
 
 PIECES = [
     *(
@@ -74,21 +74,21 @@ def test_offsets_are_exact_in_any_text(tagger, text):
     entities = tagger(text)
     for row in [*words, *entities]:
         assert text[row["start"] : row["end"]] == row["word"] != ""
-    assert "".join(row["word"] for row in words) == "".join(word for word, _, _ in split_tweet(text))
+    assert "".join(row["word"] for row in words) == "".join(word for word, _, _ in split_post(text))
     ends = [0, *(row["end"] for row in words)]
     assert all(row["start"] >= end for row, end in zip(words, ends, strict=False))
 
 
 def split(text: str) -> list[tuple[str, int, int]]:
-    from modeling_umgf.text_splitting import split_tweet
+    from modeling_umgf.text_splitting import split_post
 
-    return split_tweet(text)
+    return split_post(text)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 def test_text_and_its_words_give_the_same_entities(tagger, picture, text):
-    words = [word for word, _, _ in split_tweet(text)]
+    words = [word for word, _, _ in split_post(text)]
     of_text, of_words = tagger([{"text": text, "image": picture}, {"words": words, "image": picture}])
     joined = " ".join(words)
     assert all(joined[row["start"] : row["end"]] == row["word"] for row in of_words)

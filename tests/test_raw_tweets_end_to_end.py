@@ -22,7 +22,7 @@ import train_umgf
 from dataset_scripts import add_descriptors, build_dataset, build_relations
 from modeling_umgf import UmgfImageProcessor, UmgfProcessor, noun_phrases
 from modeling_umgf.grounding import Grounder
-from modeling_umgf.modeling_multimodal_ner import feature_map
+from modeling_umgf.image_encoder import feature_map
 
 POSTS = SHARED / "data" / "tweet_images"
 ENCODER = SHARED / "weights" / "mobilenetv2" / "hf"

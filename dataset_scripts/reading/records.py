@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from modeling_umgf.labels import spans_to_tags
-from modeling_umgf.text_splitting import split_tweet
+from modeling_umgf.text_splitting import split_post
 
 from ..columns.contract import COLUMNS
 from .bad_input import BadInput
@@ -139,7 +139,7 @@ def _split_text(text: str, spans: list, where: str, tags: TagReader) -> tuple[li
     """Words of `text`, their tags by `spans`, and how many spans were widened to whole words."""
     if not isinstance(text, str) or not isinstance(spans, list):
         raise BadInput(f"{where}: text must be a string and spans a list")
-    words = split_tweet(text)
+    words = split_post(text)
     word_spans = []
     widened = 0
     for span in spans:
