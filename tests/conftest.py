@@ -57,7 +57,7 @@ def model() -> UmgfForTokenClassification:
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    """Two tweets: four words with two objects (the second linked to word 1 alone), two words without a picture."""
+    """Two posts: four words with two objects (the second linked to word 1 alone), two words without a picture."""
     generator = torch.Generator().manual_seed(0)
     edges = torch.zeros(2, 4, 2, dtype=torch.bool)
     edges[0, :, 0] = edges[0, 1, 1] = True

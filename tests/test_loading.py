@@ -123,9 +123,9 @@ def test_two_pretrained_backbones_keep_their_weights_and_are_not_needed_again(ba
     assert model.config.label2id == {"O": 0, "B-PER": 1, "I-PER": 2}
     assert str(tmp_path) not in model.config.to_json_string()
     text = BertModel.from_pretrained(tmp_path / "text")
-    for name, value in model.umgf.text_model.state_dict().items():
+    for name, value in model.model.text_model.state_dict().items():
         assert torch.equal(value, text.state_dict()[name])
-    for name, value in model.umgf.vision_model.state_dict().items():
+    for name, value in model.model.vision_model.state_dict().items():
         assert torch.equal(value, vision.state_dict()[name])
     model.save_pretrained(tmp_path / "model")
     expected = logits_of(model, batch)
@@ -142,7 +142,7 @@ def test_other_encoders_fit_in_roberta_and_timm(batch, tmp_path):
         tmp_path / "text", tmp_path / "vision", labels=["O", "B-PER", "I-PER"], d_model=16, num_heads=2
     )
     model.train()(**batch | {"labels": batch["labels"].clamp(max=2)}).loss.backward()
-    assert all(parameter.grad is not None for parameter in model.umgf.vision_model.parameters())
+    assert all(parameter.grad is not None for parameter in model.model.vision_model.parameters())
 
 
 def test_padding_is_masked_in_a_backbone_that_was_loaded(tmp_path):
@@ -158,19 +158,19 @@ def test_padding_is_masked_in_a_backbone_that_was_loaded(tmp_path):
 
 def test_missing_weights_are_initialised_and_loaded_ones_left_alone(model, folder):
     weights = load_file(folder / "model.safetensors")
-    weights["crf.transitions"] = torch.full((5, 5), 9.0)
+    weights["label_decoder.transitions"] = torch.full((5, 5), 9.0)
     for name in (
-        "crf.start_transitions",
-        "umgf.layers.0.text.gate_norm.weight",
+        "label_decoder.start_transitions",
+        "model.layers.0.text.gate_norm.weight",
         "classifier.bias",
         "classifier.weight",
     ):
         del weights[name]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     loaded = UmgfForTokenClassification.from_pretrained(folder)
-    assert (loaded.crf.transitions == 9).all()
-    assert loaded.crf.start_transitions.abs().max() <= 0.1
-    assert (loaded.umgf.layers[0].text.gate_norm.weight == 1).all()
+    assert (loaded.label_decoder.transitions == 9).all()
+    assert loaded.label_decoder.start_transitions.abs().max() <= 0.1
+    assert (loaded.model.layers[0].text.gate_norm.weight == 1).all()
     assert (loaded.classifier.bias == 0).all()
     assert 0 < loaded.classifier.weight.abs().max() < 1
 
@@ -188,5 +188,5 @@ def test_image_normalisation_follows_the_image_encoder(tmp_path):
 
 def test_a_model_of_another_label_set_can_be_loaded_with_a_new_head(folder):
     model = UmgfForTokenClassification.from_pretrained(folder, num_labels=9, ignore_mismatched_sizes=True)
-    assert model.classifier.out_features == model.crf.num_tags == 9
-    assert model.crf.transitions.abs().max() <= 0.1
+    assert model.classifier.out_features == model.label_decoder.num_tags == 9
+    assert model.label_decoder.transitions.abs().max() <= 0.1

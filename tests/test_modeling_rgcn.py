@@ -389,7 +389,7 @@ def test_bfloat16_autocast_and_half_precision_weights_run(posts, rgcn):
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.isfinite(rgcn(**posts).loss)
     half = make().to(torch.bfloat16)
-    half.crf.float()
+    half.label_decoder.float()
     posts["pixel_values"] = posts["pixel_values"].to(torch.bfloat16)
     assert torch.isfinite(half(**posts).loss)
 

@@ -24,7 +24,7 @@ def make_random_model(config=None, model_class=UmgfForTokenClassification, **set
     torch.manual_seed(1)
     model = model_class(config or tiny_config(**settings)).eval()
     model.classifier.weight.data.normal_(std=2)
-    model.crf.transitions.data.normal_()
+    model.label_decoder.transitions.data.normal_()
     return model
 
 
