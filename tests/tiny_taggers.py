@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config, tiny_tokenizer
+from conftest import rgcn_config, tiny_config, tiny_tokenizer
 from PIL import Image
-from test_modeling_rgcn import rgcn_config
 
 from modeling_umgf import (
     HashingEncoder,
