@@ -1,9 +1,6 @@
-"""Saving and loading: Auto classes, with and without this package, from backbones, with missing weights."""
+"""Saving and loading: Auto classes, pretrained encoders, missing weights, other heads, kinds of attention."""
 
-import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -59,54 +56,6 @@ def test_a_saved_folder_holds_safetensors_and_no_pickle(folder):
     assert not any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in names)
 
 
-WITHOUT_PACKAGE = """
-import sys, json
-sys.path[:] = [path for path in sys.path if "modeling_umgf" not in path]
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "modeling_umgf":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocked())
-import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForTokenClassification, AutoProcessor
-folder, out = sys.argv[1:]
-batch = torch.load(out + "/batch.pt")
-loaded = {
-    auto.__name__: auto.from_pretrained(folder, trust_remote_code=True)
-    for auto in (AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor, AutoImageProcessor)
-}
-model = loaded["AutoModelForTokenClassification"]
-torch.save(model(**batch).logits, out + "/logits.pt")
-words = loaded["AutoProcessor"](text="Anna meets Rome")["word_starts"].tolist()
-model.save_pretrained(out + "/again")
-print(json.dumps([{name: type(thing).__name__ for name, thing in loaded.items()}, words]))
-"""
-
-
-def test_a_saved_folder_loads_where_this_package_is_not_installed(folder, model, batch, processor, tmp_path):
-    batch = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    torch.save(batch, tmp_path / "batch.pt")
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE, str(folder), str(tmp_path)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    types, starts = json.loads(run.stdout.strip().splitlines()[-1])
-    assert types == {
-        "AutoConfig": "UmgfConfig",
-        "AutoModel": "UmgfModel",
-        "AutoModelForTokenClassification": "UmgfForTokenClassification",
-        "AutoProcessor": "UmgfProcessor",
-        "AutoImageProcessor": "UmgfImageProcessor",
-    }
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), logits_of(model, batch))
-    assert starts == processor(text="Anna meets Rome")["word_starts"].tolist()
-    assert (tmp_path / "again" / "modeling_umgf.py").exists()
-
-
 def bert(**settings):
     settings = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32} | settings
     return BertModel(BertConfig(vocab_size=160, hidden_size=16, **settings))
@@ -154,6 +103,15 @@ def test_padding_is_masked_in_a_backbone_that_was_loaded(tmp_path):
     starts = torch.tensor([[1, 2]])
     one = model(input_ids=ids, attention_mask=mask[:, :4], word_starts=starts).logits
     assert torch.allclose(one, model(input_ids=padded, attention_mask=mask, word_starts=starts).logits, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_kind_of_attention_may_be_asked_for_though_a_cnn_has_none(folder, model, batch, attention):
+    loaded = UmgfForTokenClassification.from_pretrained(folder, attn_implementation=attention)
+    assert loaded.model.text_model.config._attn_implementation == attention
+    assert torch.allclose(logits_of(loaded, batch), logits_of(model, batch), atol=1e-5)
+    auto = AutoModelForTokenClassification.from_pretrained(folder, attn_implementation=attention)
+    assert auto.model.text_model.config._attn_implementation == attention
 
 
 def test_missing_weights_are_initialised_and_loaded_ones_left_alone(model, folder):
