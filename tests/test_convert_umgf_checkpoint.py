@@ -91,7 +91,7 @@ def reference_model() -> UmgfForTokenClassification:
 
 
 def released_emissions(weights: dict, input_ids: torch.Tensor, mask: torch.Tensor, features: torch.Tensor):
-    """What the release computes (methods: eq. 1-9 with its deviations), straight from its weights."""
+    """What the release computes (eq. 1-9 of the paper, with its deviations), straight from its weights."""
 
     def linear(name: str, states: torch.Tensor) -> torch.Tensor:
         return functional.linear(states, weights[f"{name}.weight"], weights[f"{name}.bias"])
