@@ -1,4 +1,4 @@
-"""The relation index of R-GCN: which pictures of a pool match a text, and which show the same objects as a picture.
+"""A relation index: which pictures of a pool match a text, and which show the same objects as a picture.
 
     from modeling_umgf import HashingEncoder, RelationIndex
     index = RelationIndex(["a", "b"], captions=["a dog on a beach", "a stadium at night"], encoder=HashingEncoder())
@@ -10,7 +10,6 @@ Inter-modal relation: cosine of the text's and the caption's sentence vectors. I
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +17,26 @@ from typing import Literal
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi
 from PIL import Image
 from safetensors import SafetensorError
 from torch.nn.functional import normalize
 
-from .files import write_whole
-from .pictures import content_hash, look
-from .relation_pictures import CHUNK, PicturePool, RelationIndexError, looks_of, read_tensors, write_tensors
+from .pictures import content_hash
+from .relation_files import (
+    SETTINGS_FILE,
+    RelationIndexError,
+    find_folder,
+    link_files,
+    read_settings,
+    read_tensors,
+    write_settings,
+    write_tensors,
+)
+from .relation_pictures import CHUNK, PicturePool
 from .relation_search import Best, CosineRelation, FaissSearch, LabelSets, SecondKey, SetRelation, search_exactly
 from .sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder, searchable_text
 
-SETTINGS_FILE = "relation_index.json"
 SEARCH_FILE = "search.safetensors"
 
 CSLS_NEIGHBORS = 10
@@ -250,7 +257,7 @@ class RelationIndex:
             content_hashes = [None if picture is None else content_hash(picture) for picture in pictures]
         if looks is None:
             object_features = [None] * size if object_features is None else object_features
-            looks = self._looks_of_posts(pictures, object_features)
+            looks = self.pictures.looks_of_posts(pictures, object_features)
         own = list(zip(ids or [None] * size, content_hashes, strict=True))
         inter = None
         if texts is not None and self.reads_text:
@@ -341,7 +348,9 @@ class RelationIndex:
             raise RelationIndexError(f"k={k} is more than the pool's {len(self)} pictures: lower k or add pictures.")
         if exclude is not None and len(exclude) != len(relation):
             raise RelationIndexError(f"exclude: {len(exclude)} lists for {len(relation)} queries.")
-        looks = self._checked_looks(features, looks, len(relation))
+        looks = self.pictures.comparable_looks(features, looks)
+        if looks is not None and len(looks) != len(relation):
+            raise RelationIndexError(f"looks: {len(looks)} for {len(relation)} queries.")
         best = Best(len(relation), k)
         if k > 0:
             second = SecondKey(self._rank, looks, self.pictures.looks)
@@ -371,45 +380,6 @@ class RelationIndex:
                 pairs += [(query, row) for row in self.pictures.rows_of_copies(name)]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
-    def _looks_of_posts(
-        self, pictures: Sequence[Image.Image | None], object_features: Sequence[torch.Tensor | None]
-    ) -> torch.Tensor | None:
-        """How posts' own pictures look [Q, L], as this index sees it; zeros where that is not known."""
-        if self.pictures.looks is None:
-            return None
-        looks = torch.zeros(len(pictures), self.pictures.looks.shape[1])
-        for i, (picture, features) in enumerate(zip(pictures, object_features, strict=True)):
-            if self.pictures.looks_source == "pixels" and picture is not None:
-                looks[i] = torch.from_numpy(look(picture))
-            if self.pictures.looks_source == "features" and features is not None:
-                features = torch.as_tensor(features).half()  # as those of the pool
-                self._check_looks(features)
-                looks[i] = looks_of(features[None])[0]
-        return looks
-
-    def _checked_looks(
-        self, features: torch.Tensor | None, looks: torch.Tensor | None, size: int
-    ) -> torch.Tensor | None:
-        """The looks [Q, L] of the queries, given as such or as features."""
-        if features is None and looks is None:
-            return None
-        if self.pictures.looks_source is None:
-            raise RelationIndexError("This relation index does not know how its pictures look: build it with looks.")
-        if features is not None and self.pictures.looks_source == "pixels":
-            raise RelationIndexError("This relation index compares pictures by their pixels: give looks, not features.")
-        looks = looks if features is None else looks_of(features)
-        if len(looks) != size:
-            raise RelationIndexError(f"looks: {len(looks)} for {size} queries.")
-        self._check_looks(looks)
-        return looks
-
-    def _check_looks(self, looks: torch.Tensor) -> None:
-        width = self.pictures.looks.shape[1]
-        if looks.shape[-1] != width:
-            raise RelationIndexError(
-                f"How a picture looks is a vector of width {width} in this relation index, not {looks.shape[-1]}."
-            )
-
     def _check_width(self, vectors: torch.Tensor) -> None:
         width = self.width or vectors.shape[-1]
         if vectors.ndim != 2 or vectors.shape[1] != width:
@@ -430,7 +400,7 @@ class RelationIndex:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self._unchanged and include_encoder is None:
-            return self._link_files(folder)
+            return link_files(self._folder, folder)
         (folder / SETTINGS_FILE).unlink(missing_ok=True)
         files = self.pictures.save(folder)
         own = {"reference_embeddings": self.reference_embeddings, "penalty": self._penalty, "probe": self._probe}
@@ -440,14 +410,7 @@ class RelationIndex:
             encoder["included"] = self.encoder.is_local if include_encoder is None else include_encoder
             if encoder["included"]:
                 files += [path.name for path in self.encoder.save_pretrained(folder)]
-        settings = {
-            "pictures": len(self),
-            "hubness": self.hubness,
-            "encoder": encoder,
-            "files": {name: (folder / name).stat().st_size for name in files},
-        }
-        with write_whole(folder / SETTINGS_FILE) as file:
-            file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        write_settings(folder, {"pictures": len(self), "hubness": self.hubness, "encoder": encoder}, files)
 
     @classmethod
     def from_pretrained(
@@ -464,36 +427,15 @@ class RelationIndex:
         Raises:
             RelationIndexError: no index there, files missing or cut short, or another encoder than it was built with.
         """
-        if not Path(name_or_path).is_dir():
-            patterns = [f"{subfolder}/*"] if subfolder else None
-            try:
-                name_or_path = snapshot_download(str(name_or_path), allow_patterns=patterns, **hub)
-            except Exception as error:  # whatever the network and the Hub may answer
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise RelationIndexError(f"{name_or_path}: no such folder, nor on the Hub ({reason})") from error
-        folder = Path(name_or_path) / subfolder
-        if not (folder / SETTINGS_FILE).is_file():
-            raise RelationIndexError(
-                f"{folder}: no relation index, or one cut short while writing (no {SETTINGS_FILE})."
-            )
+        folder = find_folder(name_or_path, subfolder, **hub)
         index = cls.__new__(cls)
         try:
-            settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-            for name, size in settings["files"].items():
-                found = (folder / Path(name).name).stat().st_size
-                if found != size:
-                    raise RelationIndexError(
-                        f"{folder / name}: {found} bytes of {size}, cut short; copy the index again."
-                    )
+            settings = read_settings(folder)
             index.hubness = settings["hubness"]
             index.pictures = PicturePool.load(folder, settings["files"])
             index._encoder = None
             index._encoder_settings = settings["encoder"]
             own = read_tensors(folder / SEARCH_FILE)
-        except FileNotFoundError as error:
-            raise RelationIndexError(
-                f"{folder}: {Path(error.filename).name} is missing, cut short; copy the index again."
-            ) from error
         except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
             raise RelationIndexError(f"{folder}: not a readable relation index ({error}).") from error
         index.reference_embeddings = own.get("reference_embeddings")
@@ -527,19 +469,3 @@ class RelationIndex:
         raise RelationIndexError(
             f"The text encoder {settings['name']!r} is not saved with this relation index: load it with encoder=..."
         )
-
-    def _link_files(self, folder: Path) -> None:
-        if folder.resolve() == self._folder.resolve():
-            return
-        names = json.loads((self._folder / SETTINGS_FILE).read_text(encoding="utf-8"))["files"]
-        (folder / SETTINGS_FILE).unlink(missing_ok=True)
-        for name in [*names, SETTINGS_FILE]:
-            with write_whole(folder / name) as file:
-                _link_or_copy(self._folder / name, file)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)

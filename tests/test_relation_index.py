@@ -415,7 +415,7 @@ def test_index_folder_cut_short_is_one_clear_line(tmp_path, name, damage):
 def test_writing_that_stops_leaves_no_index_behind(tmp_path, monkeypatch):
     index = small_index()
     index.save_pretrained(tmp_path)
-    monkeypatch.setattr("modeling_umgf.relation_pictures.save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr("modeling_umgf.relation_files.save_file", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         index.save_pretrained(tmp_path)
     with pytest.raises(RelationIndexError, match="cut short"):
