@@ -20,7 +20,6 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image
 from safetensors import SafetensorError
-from torch.nn.functional import normalize
 
 from .pictures import content_hash
 from .relation_files import (
@@ -33,13 +32,12 @@ from .relation_files import (
     write_settings,
     write_tensors,
 )
-from .relation_pictures import CHUNK, PicturePool
+from .relation_hubness import HubnessCorrection
+from .relation_pictures import PicturePool
 from .relation_search import Best, CosineRelation, FaissSearch, LabelSets, SecondKey, SetRelation, search_exactly
 from .sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder, searchable_text
 
 SEARCH_FILE = "search.safetensors"
-
-CSLS_NEIGHBORS = 10
 
 PROBE = "two people at a football game in front of the city hall"
 """Encoders that embed this sentence alike are taken for the same."""
@@ -191,33 +189,18 @@ class RelationIndex:
         more = PicturePool(ids, captions, object_labels, content_hashes, text_embeddings, features, looks)
         self.pictures = self.pictures.extended(more)
         self._prepare()
-        self._penalty = self._hub_penalty() if self.hubness == "csls" else None
         self._unchanged = False  # what is on disk, if anything, is out of date
 
-    def _prepare(self) -> None:
-        """Make the look-up tables and the pool's mean vector [D]."""
+    def _prepare(self, penalty: torch.Tensor | None = None) -> None:
+        """Make what a search needs besides the pictures, except for a penalty that is known already."""
         self._rank = np.argsort(np.argsort(np.array(self.ids, dtype=str), kind="stable"))
         self._label_sets = None if self.object_labels is None else LabelSets(self.object_labels)
-        self._mean = None
+        self._correction = None
+        if self.pictures.text_embeddings is not None:
+            self._correction = HubnessCorrection(
+                self.hubness, self.pictures.text_embeddings, self.reference_embeddings, penalty
+            )
         self._faiss = None
-        vectors = self.pictures.text_embeddings
-        if self.hubness == "center" and vectors is not None and vectors.any():
-            total = sum(normalize(chunk.float(), dim=-1).double().sum(0) for chunk in vectors.split(CHUNK))
-            self._mean = (total / vectors.any(-1).sum()).float()  # of those with a caption
-
-    def _hub_penalty(self) -> torch.Tensor | None:
-        """How much nearer than others each picture [N] is to its nearest queries, halved."""
-        vectors = self.pictures.text_embeddings
-        if vectors is None or not len(self):
-            return None
-        captioned = vectors.any(-1)
-        own = self.reference_embeddings is None  # then every caption is its own nearest query
-        queries = self._unit(vectors[captioned] if own else self.reference_embeddings)
-        nearest = min(CSLS_NEIGHBORS + own, len(queries))
-        similarity = [(self._unit(chunk) @ queries.T).topk(nearest).values for chunk in vectors.split(CHUNK)]
-        density = torch.cat(similarity)[:, int(own) :].double().mean(-1).nan_to_num()  # nan: a pool of one picture
-        penalty = (density - density[captioned].mean()) / 2
-        return penalty.masked_fill(~captioned, 2.0)  # no caption: never found
 
     # -------------------------------------------------------------------------------------------------- search
 
@@ -289,11 +272,7 @@ class RelationIndex:
         Returns:
             For each text at most k {"id", "score"}, best first; equal scores are ordered by looks, then by id.
         """
-        if self.pictures.text_embeddings is None:
-            raise RelationIndexError(
-                "This relation index knows no captions: build it with captions or text_embeddings."
-            )
-        return self._search(self._cosine(self._unit(self.embed(texts))), k, exclude, features, looks)
+        return self._search(self._cosine(texts), k, exclude, features, looks)
 
     def neighbors_for_picture(
         self,
@@ -341,7 +320,7 @@ class RelationIndex:
             factory: a faiss index description: "IVF1024,Flat" for about a million pictures, "HNSW32" for less.
             depth: parts of an IVF index that are looked at, or the search depth of HNSW; more is slower and more exact.
         """
-        self._faiss = FaissSearch(self._cosine(torch.zeros(0, self.width)), len(self), factory, depth)
+        self._faiss = FaissSearch(self._cosine(torch.zeros(0, self.width or 0)), len(self), factory, depth)
 
     def _search(self, relation: CosineRelation | SetRelation, k, exclude, features, looks) -> list[list[dict]]:
         if k > len(self):
@@ -364,13 +343,15 @@ class RelationIndex:
             neighbors[query].append({"id": self.ids[row], "score": min(float(score), 1.0)})
         return neighbors
 
-    def _cosine(self, queries: torch.Tensor) -> CosineRelation:
-        return CosineRelation(queries, lambda rows: self._unit(self.pictures.text_embeddings[rows]), self._penalty)
-
-    def _unit(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Unit vectors in float32, centred where the index says so; the zeros of an empty text stay zeros."""
-        unit = normalize(vectors.float(), dim=-1)
-        return unit if self._mean is None else normalize(unit - self._mean, dim=-1) * unit.any(-1, keepdim=True)
+    def _cosine(self, texts: Sequence[str] | torch.Tensor) -> CosineRelation:
+        correction = self._correction
+        if correction is None:
+            raise RelationIndexError(
+                "This relation index knows no captions: build it with captions or text_embeddings."
+            )
+        queries = correction.unit(self.embed(texts))
+        vectors = self.pictures.text_embeddings
+        return CosineRelation(queries, lambda rows: correction.unit(vectors[rows]), correction.penalty)
 
     def _forbidden(self, exclude: Sequence[Sequence[str | None]]) -> np.ndarray:
         """Turn ids and content hashes into pairs (query, row) [pairs, 2], copies of a picture included."""
@@ -403,7 +384,11 @@ class RelationIndex:
             return link_files(self._folder, folder)
         (folder / SETTINGS_FILE).unlink(missing_ok=True)
         files = self.pictures.save(folder)
-        own = {"reference_embeddings": self.reference_embeddings, "penalty": self._penalty, "probe": self._probe}
+        own = {
+            "reference_embeddings": self.reference_embeddings,
+            "penalty": self._correction and self._correction.penalty,
+            "probe": self._probe,
+        }
         files.append(write_tensors(folder / SEARCH_FILE, own))
         encoder = self._encoder_settings and dict(self._encoder_settings)
         if encoder and encoder["type"] == SentenceEncoder.type:
@@ -439,11 +424,10 @@ class RelationIndex:
         except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
             raise RelationIndexError(f"{folder}: not a readable relation index ({error}).") from error
         index.reference_embeddings = own.get("reference_embeddings")
-        index._penalty = own.get("penalty")
         index._probe = own.get("probe")
         index._folder = folder
         index._unchanged = True
-        index._prepare()
+        index._prepare(own.get("penalty"))
         if encoder is not None:
             index.encoder = encoder
         return index

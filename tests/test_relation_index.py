@@ -462,6 +462,13 @@ def test_k_larger_than_the_pool_is_one_clear_line():
     assert small_index().neighbors_for_text(["x"], k=0) == [[]]
 
 
+def test_without_captions_no_text_is_searched():
+    index = RelationIndex(["a"], object_labels=[["dog"]])
+    for search in (lambda: index.neighbors_for_text(["x"], k=1), index.use_faiss):
+        with pytest.raises(RelationIndexError, match="knows no captions"):
+            search()
+
+
 def test_vectors_of_another_width_are_refused():
     with pytest.raises(RelationIndexError, match="width 256"):
         small_index().neighbors_for_text(torch.zeros(1, 255), k=1)
