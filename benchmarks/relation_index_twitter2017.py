@@ -11,8 +11,8 @@ import argparse
 import time
 from pathlib import Path
 
-from dataset_scripts.published_formats import read_caption_file, read_relation_file
-from dataset_scripts.readers import read_conll
+from dataset_scripts.reading.conll import read_conll
+from dataset_scripts.reading.published_formats import read_caption_file, read_relation_file
 from dataset_scripts.relations.authors_files import AUTHORS_FILES
 from dataset_scripts.relations.report import hubness
 from modeling_umgf import RelationIndex, SentenceEncoder

@@ -22,14 +22,14 @@ from modeling_umgf.relation_index import RelationIndex
 from modeling_umgf.relation_pictures import looks_of
 from modeling_umgf.sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder
 
-from .features import OPTIONAL_COLUMNS
+from .columns.contract import COLUMNS
+from .reading.bad_input import BadInput, run_command
+from .reading.splits import load_splits
+from .reading.text_files import read_id_list
 from .relations.authors_files import authors_neighbors
 from .relations.post_pictures import PostPictures, encode_captions, hash_and_look, see_pictures
 from .relations.report import card_text, describe, log_report
-from .splits import load_splits
-from .text_files import BadInput, run_command
-from .twitter2017c import read_id_list
-from .writing import check_output_dir, write_dataset
+from .writing.dataset_folder import check_output_dir, write_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def find_neighbors(
 def replace_column(split: Dataset, name: str, values: list) -> Dataset:
     """The dataset with the values as the column `name`."""
     columns = [column for column in split.features if column != name]
-    return split.select_columns(columns).add_column(name, values, feature=OPTIONAL_COLUMNS[name])
+    return split.select_columns(columns).add_column(name, values, feature=COLUMNS[name].feature)
 
 
 def main() -> None:

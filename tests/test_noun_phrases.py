@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts.readers import read_conll
+from dataset_scripts.reading.conll import read_conll
 from modeling_umgf import noun_phrases
 from modeling_umgf.noun_phrases import find_noun_phrases
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForTokenClassification, AutoProcessor
 from modeling_umgf import HashingEncoder, RelationIndex, RgcnProcessor, UmgfImageProcessor
 from modeling_umgf.data_collator import MultimodalNerCollator
 from modeling_umgf.pictures import content_hash
-from modeling_umgf.relations import RelationIndexError
+from modeling_umgf.relation_index import RelationIndexError
 
 IDS = ["beach", "stadium", "park", "copy"]
 CAPTIONS = ["a dog on a beach", "a stadium at night", "a dog in a park", "a dog on a beach"]

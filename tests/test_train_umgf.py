@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor
 
 import train_umgf
-from dataset_scripts.readers import read_conll
+from dataset_scripts.reading.conll import read_conll
 
 TINY = {
     "text_config": {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

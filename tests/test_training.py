@@ -118,7 +118,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_ever
 
 
 def test_conll_output_reads_back_as_it_was(tmp_path):
-    from dataset_scripts.readers import read_conll
+    from dataset_scripts.reading.conll import read_conll
 
     words, tags = [["a", "\u00a0", "c"], ["d"]], [["B-PER", "O", "I-PER"], ["O"]]
     write_conll(tmp_path / "out.conll", ["7", "x_1"], words, tags)
