@@ -100,6 +100,7 @@ class LinearChainCrf(CRF):
         Returns:
             [B, w] int64 label ids, -100 where the mask is false.
         """
+        self._validate(emissions)
         start, transitions = _penalised(self.start_transitions, self.transitions, transition_penalty)
         return viterbi(emissions, mask, start, transitions, self.end_transitions)
 
