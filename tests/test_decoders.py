@@ -1,4 +1,4 @@
-"""The CRF against brute force and against pytorch-crf."""
+"""The label decoders against brute force, and the CRF against pytorch-crf."""
 
 import itertools
 import math
@@ -7,16 +7,24 @@ import pytest
 import torch
 import torchcrf
 
-from modeling_umgf.crf import LinearChainCrf
+from modeling_umgf.decoders import LABEL_DECODERS, LinearChainCrf, SoftmaxDecoder
 from modeling_umgf.labels import bio_transition_penalty, entity_spans
+
+Decoder = LinearChainCrf | SoftmaxDecoder
+
+every_decoder = pytest.mark.parametrize("kind", list(LABEL_DECODERS))
+
+
+def make_decoder(kind: str, num_tags: int, seed: int = 0) -> Decoder:
+    torch.manual_seed(seed)
+    decoder = LABEL_DECODERS[kind](num_tags)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter)
+    return decoder
 
 
 def make_crf(num_tags: int, seed: int = 0) -> LinearChainCrf:
-    torch.manual_seed(seed)
-    crf = LinearChainCrf(num_tags)
-    for parameter in crf.parameters():
-        torch.nn.init.normal_(parameter)
-    return crf
+    return make_decoder("crf", num_tags, seed)
 
 
 def make_batch(rows: int, words: int, num_tags: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,17 +36,27 @@ def prefix_mask(lengths: list[int], words: int) -> torch.Tensor:
     return torch.arange(words) < torch.tensor(lengths).unsqueeze(1)
 
 
-def all_paths(crf: LinearChainCrf, emissions: torch.Tensor) -> dict[tuple[int, ...], float]:
+def all_paths(decoder: Decoder, emissions: torch.Tensor, penalty: tuple | None = None) -> dict[tuple[int, ...], float]:
     """Score of every label path of one sentence [w, L], summed up term by term."""
-    emission, transition = emissions.tolist(), crf.transitions.tolist()
-    start, end = crf.start_transitions.tolist(), crf.end_transitions.tolist()
-    return {
-        path: start[path[0]]
-        + end[path[-1]]
-        + sum(emission[word][label] for word, label in enumerate(path))
-        + sum(transition[before][after] for before, after in itertools.pairwise(path))
-        for path in itertools.product(range(crf.num_tags), repeat=len(emissions))
-    }
+    labels = range(decoder.num_tags)
+    start = [0.0 for _ in labels]
+    end = [0.0 for _ in labels]
+    transition = [[0.0 for _ in labels] for _ in labels]
+    if isinstance(decoder, LinearChainCrf):
+        start = decoder.start_transitions.tolist()
+        end = decoder.end_transitions.tolist()
+        transition = decoder.transitions.tolist()
+    if penalty is not None:
+        start = [score + more for score, more in zip(start, penalty[0].tolist(), strict=True)]
+        transition = (torch.tensor(transition) + penalty[1]).tolist()
+    emission = emissions.tolist()
+    scores = {}
+    for path in itertools.product(labels, repeat=len(emission)):
+        score = start[path[0]] + end[path[-1]]
+        score += sum(emission[word][label] for word, label in enumerate(path))
+        score += sum(transition[before][after] for before, after in itertools.pairwise(path))
+        scores[path] = score
+    return scores
 
 
 HOLES = torch.tensor(
@@ -46,29 +64,35 @@ HOLES = torch.tensor(
 ).bool()
 
 
+@every_decoder
 @pytest.mark.parametrize("num_tags", [1, 2, 3, 4])
 @pytest.mark.parametrize("words", [1, 2, 3, 4])
-def test_everything_equals_brute_force_over_all_paths(words: int, num_tags: int) -> None:
-    crf = make_crf(num_tags, seed=words)
+def test_everything_equals_brute_force_over_all_paths(kind: str, words: int, num_tags: int) -> None:
+    decoder = make_decoder(kind, num_tags, seed=words)
     emissions, tags = make_batch(1, words, num_tags, seed=num_tags)
+    penalty = torch.randn(num_tags) * 3, torch.randn(num_tags, num_tags) * 3
     mask = torch.ones(1, words, dtype=torch.bool)
-    scores = all_paths(crf, emissions[0])
+    scores = all_paths(decoder, emissions[0])
+    penalised = all_paths(decoder, emissions[0], penalty)
     partition = sum(map(math.exp, scores.values()))
     gold = tuple(tags[0].tolist())
 
-    assert crf.log_partition(emissions, mask).item() == pytest.approx(math.log(partition), abs=1e-4)
-    assert crf(emissions, tags, mask).item() == pytest.approx(scores[gold] - math.log(partition), abs=1e-4)
-    assert tuple(crf.decode(emissions, mask)[0].tolist()) == max(scores, key=scores.get)
+    assert decoder.loss(emissions, tags, mask).item() == pytest.approx(math.log(partition) - scores[gold], abs=1e-4)
+    assert tuple(decoder.decode(emissions, mask)[0].tolist()) == max(scores, key=scores.get)
+    assert tuple(decoder.decode(emissions, mask, penalty)[0].tolist()) == max(penalised, key=penalised.get)
+    if kind == "crf":
+        assert decoder.log_partition(emissions, mask).item() == pytest.approx(math.log(partition), abs=1e-4)
 
-    marginals = crf.marginals(emissions, mask)[0]
+    marginals = decoder.marginals(emissions, mask)[0]
     for word, label in itertools.product(range(words), range(num_tags)):
         expected = sum(math.exp(score) for path, score in scores.items() if path[word] == label) / partition
         assert marginals[word, label].item() == pytest.approx(expected, abs=1e-5)
 
-    spans = [(start, end) for start in range(words) for end in range(start + 1, words + 1)]
-    starts, ends = zip(*spans, strict=True)
+    spans = list(itertools.combinations(range(words + 1), 2))
+    starts = [start for start, _ in spans]
+    ends = [end for _, end in spans]
     labels = [list(gold[start:end]) for start, end in spans]
-    probabilities = crf.span_probability(emissions, mask, [0] * len(spans), starts, ends, labels)
+    probabilities = decoder.span_probability(emissions, mask, [0] * len(spans), starts, ends, labels)
     for (start, end), probability in zip(spans, probabilities.tolist(), strict=True):
         through = sum(math.exp(score) for path, score in scores.items() if path[start:end] == gold[start:end])
         assert probability == pytest.approx(through / partition, abs=1e-5)
@@ -95,95 +119,130 @@ def test_contiguous_masks_give_the_values_of_pytorch_crf(seed: int) -> None:
     assert paths == reference.decode(emissions, mask)
 
 
+@every_decoder
 @pytest.mark.parametrize("row", range(len(HOLES)))
-def test_a_mask_with_holes_equals_the_sequence_without_the_masked_words(row: int) -> None:
-    crf = make_crf(4)
+def test_a_mask_with_holes_equals_the_sequence_without_the_masked_words(kind: str, row: int) -> None:
+    decoder = make_decoder(kind, 4)
     emissions, tags = make_batch(*HOLES.shape, 4)
     real = HOLES[row]
-    alone, all_real = emissions[row : row + 1, real], torch.ones(1, int(real.sum()), dtype=torch.bool)
-    garbage = emissions.masked_fill(~HOLES.unsqueeze(2), float("nan"))
+    alone = emissions[row : row + 1, real]
+    all_real = torch.ones(1, int(real.sum()), dtype=torch.bool)
+    garbage = emissions.masked_fill(~HOLES.unsqueeze(2), float("nan")).requires_grad_()
     padded_tags = tags.masked_fill(~HOLES, -100)
 
-    torch.testing.assert_close(
-        crf(garbage, padded_tags, HOLES)[row : row + 1], crf(alone, tags[row : row + 1, real], all_real)
-    )
-    predictions = crf.decode(garbage, HOLES)
-    assert predictions[row, real].tolist() == crf.decode(alone, all_real)[0].tolist()
-    assert (predictions[~HOLES] == -100).all()
-    marginals = crf.marginals(emissions, HOLES)
-    torch.testing.assert_close(marginals[row, real], crf.marginals(alone, all_real)[0])
+    loss = decoder.loss(garbage, padded_tags, HOLES)
+    torch.testing.assert_close(loss[row : row + 1], decoder.loss(alone, tags[row : row + 1, real], all_real))
+    loss.sum().backward()
+    assert torch.isfinite(garbage.grad).all() and (garbage.grad[~HOLES] == 0).all()
+
+    penalty = torch.randn(4), torch.randn(4, 4)
+    for more in (None, penalty):
+        predictions = decoder.decode(garbage, HOLES, more)
+        assert predictions[row, real].tolist() == decoder.decode(alone, all_real, more)[0].tolist()
+        assert (predictions[~HOLES] == -100).all()
+
+    marginals = decoder.marginals(garbage, HOLES)
+    torch.testing.assert_close(marginals[row, real], decoder.marginals(alone, all_real)[0])
     assert (marginals[~HOLES] == 0).all()
 
+    labels = [tags[row].tolist()]
+    whole = decoder.span_probability(garbage, HOLES, [row], [0], [7], labels)
+    expected = decoder.span_probability(alone, all_real, [0], [0], [int(real.sum())], [tags[row, real].tolist()])
+    torch.testing.assert_close(whole, expected)
 
-def test_a_row_without_words_adds_nothing_and_has_no_gradient() -> None:
-    crf = make_crf(3)
+
+@every_decoder
+def test_a_row_without_words_adds_nothing_and_has_no_gradient(kind: str) -> None:
+    decoder = make_decoder(kind, 3)
     emissions, tags = make_batch(2, 4, 3)
     emissions.requires_grad_()
     mask = torch.tensor([[True] * 4, [False] * 4])
-    log_likelihood = crf(emissions, tags.masked_fill(~mask, -100), mask)
-    assert log_likelihood[1] == 0
-    torch.testing.assert_close(log_likelihood[:1], crf(emissions[:1], tags[:1], mask[:1]))
-    log_likelihood.sum().backward()
+    loss = decoder.loss(emissions, tags.masked_fill(~mask, -100), mask)
+    assert loss[1] == 0
+    torch.testing.assert_close(loss[:1], decoder.loss(emissions[:1], tags[:1], mask[:1]))
+    loss.sum().backward()
     assert torch.isfinite(emissions.grad).all() and (emissions.grad[1] == 0).all() and (emissions.grad[0] != 0).all()
     only_empty = torch.zeros(2, 4, dtype=torch.bool)
-    assert crf(emissions, tags, only_empty).tolist() == [0, 0]
-    assert (crf.decode(emissions, only_empty) == -100).all()
+    assert decoder.loss(emissions, tags, only_empty).tolist() == [0, 0]
+    assert (decoder.decode(emissions, only_empty) == -100).all()
 
 
-def test_a_batch_without_a_single_word_works() -> None:
-    crf = make_crf(3)
-    emissions, tags, mask = torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 0).bool()
-    assert crf(emissions, tags, mask).tolist() == [0, 0]
-    assert crf.decode(emissions, mask).shape == (2, 0)
-    assert crf.marginals(emissions, mask).shape == (2, 0, 3)
+@every_decoder
+def test_a_batch_without_a_single_word_works(kind: str) -> None:
+    decoder = make_decoder(kind, 3)
+    emissions = torch.zeros(2, 0, 3)
+    tags = torch.zeros(2, 0, dtype=torch.long)
+    mask = torch.zeros(2, 0, dtype=torch.bool)
+    assert decoder.loss(emissions, tags, mask).tolist() == [0, 0]
+    assert decoder.decode(emissions, mask).shape == (2, 0)
+    assert decoder.marginals(emissions, mask).shape == (2, 0, 3)
 
 
+@every_decoder
 @pytest.mark.parametrize("extra", [1, 5])
-def test_padding_and_batch_mates_change_nothing(extra: int) -> None:
-    crf = make_crf(5)
+def test_padding_and_batch_mates_change_nothing(kind: str, extra: int) -> None:
+    decoder = make_decoder(kind, 5)
     emissions, tags = make_batch(4, 6, 5)
     mask = prefix_mask([6, 3, 1, 4], 6)
     padded_emissions = torch.cat([emissions, torch.randn(4, extra, 5) * 100], dim=1)
     padded_tags = torch.nn.functional.pad(tags, (0, extra), value=-100)
     padded_mask = torch.nn.functional.pad(mask, (0, extra))
-    together = crf(emissions, tags, mask)
-    torch.testing.assert_close(crf(padded_emissions, padded_tags, padded_mask), together)
-    assert crf.decode(padded_emissions, padded_mask)[:, :6].equal(crf.decode(emissions, mask))
+    together = decoder.loss(emissions, tags, mask)
+    torch.testing.assert_close(decoder.loss(padded_emissions, padded_tags, padded_mask), together)
+    assert decoder.decode(padded_emissions, padded_mask)[:, :6].equal(decoder.decode(emissions, mask))
     for row in range(4):
         one = slice(row, row + 1)
-        torch.testing.assert_close(crf(emissions[one], tags[one], mask[one]), together[one])
+        torch.testing.assert_close(decoder.loss(emissions[one], tags[one], mask[one]), together[one])
 
 
-def test_gradients_are_gold_minus_expected_labels() -> None:
-    crf = make_crf(4)
+@every_decoder
+def test_gradients_are_expected_minus_gold_labels(kind: str) -> None:
+    decoder = make_decoder(kind, 4)
     emissions, tags = make_batch(4, 7, 4)
     emissions.requires_grad_()
-    crf(emissions, tags.masked_fill(~HOLES, -100), HOLES).sum().backward()
+    decoder.loss(emissions, tags.masked_fill(~HOLES, -100), HOLES).sum().backward()
     gold = torch.nn.functional.one_hot(tags, 4) * HOLES.unsqueeze(2)
-    torch.testing.assert_close(emissions.grad, gold - crf.marginals(emissions, HOLES), atol=1e-5, rtol=0)
-    assert all((parameter.grad != 0).any() for parameter in crf.parameters())
+    torch.testing.assert_close(emissions.grad, decoder.marginals(emissions, HOLES) - gold, atol=1e-5, rtol=0)
+    assert all((parameter.grad != 0).any() for parameter in decoder.parameters())
     assert torch.autograd.gradcheck(
-        lambda scores: crf.double()(scores, tags, HOLES), emissions.detach().double().requires_grad_()
+        lambda scores: decoder.double().loss(scores, tags, HOLES), emissions.detach().double().requires_grad_()
     )
 
 
+@every_decoder
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_around_the_crf_does_not_reach_it(dtype: torch.dtype) -> None:
-    crf = make_crf(9)
+def test_half_precision_around_a_decoder_does_not_reach_it(kind: str, dtype: torch.dtype) -> None:
+    decoder = make_decoder(kind, 9)
     emissions, tags = make_batch(2, 40, 9)
     emissions = emissions.to(dtype)
     mask = prefix_mask([40, 25], 40)
-    expected = crf(emissions.float(), tags, mask)
     with torch.autocast("cpu", dtype=dtype):
-        log_likelihood = crf(emissions, tags, mask)
-        predictions = crf.decode(emissions, mask)
-        marginals = crf.marginals(emissions, mask)
-    assert log_likelihood.dtype == marginals.dtype == torch.float32
-    assert log_likelihood.equal(expected)
-    assert predictions.equal(crf.decode(emissions.float(), mask))
-    assert marginals.equal(crf.marginals(emissions.float(), mask))
-    half = make_crf(9).to(dtype)
-    assert half(emissions, tags, mask).dtype == torch.float32
+        loss = decoder.loss(emissions, tags, mask)
+        predictions = decoder.decode(emissions, mask)
+        marginals = decoder.marginals(emissions, mask)
+    assert loss.dtype == marginals.dtype == torch.float32
+    torch.testing.assert_close(loss, decoder.loss(emissions.float(), tags, mask))
+    assert predictions.equal(decoder.decode(emissions.float(), mask))
+    torch.testing.assert_close(marginals, decoder.marginals(emissions.float(), mask))
+    assert make_decoder(kind, 9).to(dtype).loss(emissions, tags, mask).dtype == torch.float32
+
+
+@every_decoder
+def test_no_probability_is_greater_than_one(kind: str) -> None:
+    decoder = make_decoder(kind, 9)
+    emissions, _ = make_batch(64, 40, 9)
+    emissions *= 20  # most words are all but certain: rounding decides
+    mask = torch.ones(64, 40, dtype=torch.bool)
+    best = decoder.decode(emissions, mask).tolist()
+    marginals = decoder.marginals(emissions, mask)
+    assert marginals.max() > 0.999
+    assert 0 <= marginals.min() and marginals.max() <= 1
+    words = list(itertools.product(range(64), range(40)))
+    rows = [row for row, _ in words]
+    starts = [word for _, word in words]
+    ends = [word + 1 for word in starts]
+    probabilities = decoder.span_probability(emissions, mask, rows, starts, ends, [[best[r][w]] for r, w in words])
+    assert 0 <= probabilities.min() and probabilities.max() <= 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -210,34 +269,38 @@ def test_decoding_on_a_gpu_never_waits_for_it() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@every_decoder
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_probabilities_work_with_and_without_gradient_mode(context: type) -> None:
-    crf = make_crf(4)
+def test_probabilities_work_with_and_without_gradient_mode(kind: str, context: type) -> None:
+    decoder = make_decoder(kind, 4)
     emissions = make_batch(4, 7, 4)[0]
-    expected = crf.marginals(emissions, HOLES)
+    expected = decoder.marginals(emissions, HOLES)
     with context():
         emissions, mask = emissions * 1, HOLES.clone()
-        marginals = crf.marginals(emissions, mask)
-        single_words = crf.span_probability(emissions, mask, [0, 1], [4, 2], [5, 3], [[2], [3]])
-    assert marginals.equal(expected) and not marginals.requires_grad
+        marginals = decoder.marginals(emissions, mask)
+        single_words = decoder.span_probability(emissions, mask, [0, 1], [4, 2], [5, 3], [[2], [3]])
+    torch.testing.assert_close(marginals, expected)
+    assert not marginals.requires_grad and not single_words.requires_grad
     torch.testing.assert_close(single_words, torch.stack([marginals[0, 4, 2], marginals[1, 2, 3]]))
 
 
-def test_span_probabilities_of_all_labelings_sum_to_one_also_over_a_hole() -> None:
-    crf = make_crf(3)
+@every_decoder
+def test_span_probabilities_of_all_labelings_sum_to_one_also_over_a_hole(kind: str) -> None:
+    decoder = make_decoder(kind, 3)
     emissions = make_batch(4, 7, 3)[0]
     labelings = [[first, 0, second] for first in range(3) for second in range(3)]  # words 0, 1 (masked), 2 of row 1
     count = len(labelings)
-    probabilities = crf.span_probability(emissions, HOLES, [1] * count, [0] * count, [3] * count, labelings)
+    probabilities = decoder.span_probability(emissions, HOLES, [1] * count, [0] * count, [3] * count, labelings)
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
-    assert crf.span_probability(emissions, HOLES, [], [], [], []).shape == (0,)
+    assert decoder.span_probability(emissions, HOLES, [], [], [], []).shape == (0,)
     with pytest.raises(ValueError, match="Span 0 has 2 words but 1 labels"):
-        crf.span_probability(emissions, HOLES, [0], [0], [2], [[1]])
+        decoder.span_probability(emissions, HOLES, [0], [0], [2], [[1]])
 
 
-def test_the_transition_penalty_makes_every_decoded_path_legal_and_changes_no_legal_one() -> None:
+@every_decoder
+def test_the_transition_penalty_makes_every_decoded_path_legal_and_changes_no_legal_one(kind: str) -> None:
     labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "X"]
-    crf = make_crf(len(labels))
+    decoder = make_decoder(kind, len(labels))
     penalty = bio_transition_penalty(dict(enumerate(labels)))
     emissions, _ = make_batch(64, 6, len(labels))
     mask = prefix_mask([6, 3, 5, 1] * 16, 6)
@@ -248,7 +311,8 @@ def test_the_transition_penalty_makes_every_decoded_path_legal_and_changes_no_le
     def is_legal(tags: list[str]) -> bool:
         return entity_spans(tags) == entity_spans(tags, strict=True)
 
-    free, constrained = tag_rows(crf.decode(emissions, mask)), tag_rows(crf.decode(emissions, mask, penalty))
+    free = tag_rows(decoder.decode(emissions, mask))
+    constrained = tag_rows(decoder.decode(emissions, mask, penalty))
     assert not all(map(is_legal, free)) and any(map(is_legal, free))
     assert all(map(is_legal, constrained))
     assert all(after == before for before, after in zip(free, constrained, strict=True) if is_legal(before))
@@ -264,7 +328,7 @@ def test_torch_compile_gives_the_same_loss_for_every_length_without_compiling_ag
         return graph
 
     def loss(emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return -crf(emissions * scale, tags, mask).mean()
+        return crf.loss(emissions * scale, tags, mask).mean()
 
     compiled = torch.compile(loss, backend=backend)
     counts = []
@@ -282,7 +346,7 @@ def test_torch_compile_gives_the_same_loss_for_every_length_without_compiling_ag
 
 
 def test_decoding_exports() -> None:
-    class Decoder(torch.nn.Module):
+    class Decoding(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.crf = make_crf(4)
@@ -290,7 +354,7 @@ def test_decoding_exports() -> None:
         def forward(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return self.crf.decode(emissions, mask)
 
-    decoder = Decoder()
+    decoder = Decoding()
     emissions = make_batch(4, 7, 4)[0]
     exported = torch.export.export(decoder, (emissions, HOLES))
     flipped = emissions.flip(0), HOLES.flip(0)
