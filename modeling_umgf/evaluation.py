@@ -219,6 +219,3 @@ def _by_name(prefix: str, types: list[str], scores: np.ndarray, counts: np.ndarr
             results[f"{prefix}{name}{measure}"] = score
         results[f"{prefix}{name}support"] = int(support[row])
     return results
-
-
-rgcn_fragment_f1 = fragment_f1  # until train_umgf.py calls it by the new name
