@@ -226,7 +226,8 @@ VARIANTS = {
 
 def score_table(results: dict[str, dict[str, Any]]) -> str:
     """One row for each result with scores over seeds."""
-    keys = [key for key in VARIANTS if any(key in result["mean"] for result in results.values())]
+    known = set().union(*(result["mean"] for result in results.values()))
+    keys = [key for key in VARIANTS if key in known]
     rows = []
     for name, result in results.items():
         scores = [with_deviation(result["mean"].get(key), result["deviation"].get(key)) for key in keys]
@@ -299,7 +300,8 @@ def cell(value: Any) -> str:
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     header = list(header)
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows))
+    lines = [header, ["---"] * len(header)] + list(rows)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 # Writing
