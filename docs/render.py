@@ -101,7 +101,16 @@ def formatted(text: str, path: Path) -> str:
 
 # Commands
 
-FOLDERS_OF_COMMANDS = (".", "dataset_scripts", "demo", "examples", "benchmarks", "docs", "docs/figures")
+COMMAND_FOLDERS = (
+    ".",
+    "modeling_umgf",
+    "dataset_scripts",
+    "demo",
+    "examples",
+    "benchmarks",
+    "docs",
+    "docs/figures",
+)
 COMMANDS_INTRODUCTION = """
 Commands of `modeling_umgf` and `dataset_scripts` come with the package; the others need a clone of the repository and
 are run in its folder. `--help` lists the arguments of those that take any.
@@ -110,7 +119,7 @@ are run in its folder. `--help` lists the arguments of those that take any.
 
 def commands_page() -> str:
     """docs/commands.md."""
-    rows = [[f"`{command}`", line] for command, line in commands().items()]
+    rows = [[f"`{name}`", line[:1].upper() + line[1:].removesuffix(".")] for name, line in commands().items()]
     heading = GENERATED.format("the code") + "# Commands"
     return "\n\n".join([heading, COMMANDS_INTRODUCTION, table(["command", "what it does"], rows)]) + "\n"
 
@@ -118,8 +127,8 @@ def commands_page() -> str:
 def commands() -> dict[str, str]:
     """Every command of the repository with one line on what it does."""
     found = package_commands()
-    for folder in FOLDERS_OF_COMMANDS:
-        for path in sorted((ROOT / folder).glob("*.py")):
+    for folder in COMMAND_FOLDERS:
+        for path in sorted((ROOT / folder).glob("[!_]*.py")):
             text = path.read_text(encoding="utf-8")
             if '\nif __name__ == "__main__":' in text:
                 package = (path.parent / "__init__.py").exists()
@@ -217,7 +226,8 @@ VARIANTS = {
 
 def score_table(results: dict[str, dict[str, Any]]) -> str:
     """One row for each result with scores over seeds."""
-    keys = [key for key in VARIANTS if any(key in result["mean"] for result in results.values())]
+    known = set().union(*(result["mean"] for result in results.values()))
+    keys = [key for key in VARIANTS if key in known]
     rows = []
     for name, result in results.items():
         scores = [with_deviation(result["mean"].get(key), result["deviation"].get(key)) for key in keys]
@@ -290,7 +300,8 @@ def cell(value: Any) -> str:
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     header = list(header)
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows))
+    lines = [header, ["---"] * len(header)] + list(rows)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 # Writing
