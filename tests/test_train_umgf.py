@@ -95,7 +95,7 @@ def test_the_text_only_twin_does_not_look_at_pictures(data, tmp_path):
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["test_f1"] == results["test_without_pictures_f1"] == results["test_shuffled_pictures_f1"]
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "out")
-    assert model.umgf.vision_model is None and not model.umgf.layers
+    assert model.model.vision_model is None and not model.model.layers
 
 
 def test_a_trained_model_is_evaluated_again_and_trained_further(data, tmp_path):
