@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(DOCS)]  # the checkout, installed or not
 
 import modeling_umgf  # noqa: E402
 from modeling_umgf.model_card import render_model_card  # noqa: E402
+from modeling_umgf.systems import systems  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md
@@ -278,14 +279,8 @@ def title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def system_titles() -> dict[str, str]:
-    """What each system is called, by its model type."""
-    configurations = [getattr(modeling_umgf, name) for name in modeling_umgf.__all__ if name.endswith("Config")]
-    spelled = {"umgf": "UMGF", "rgcn": "R-GCN"}  # until every configuration has its title
-    return {c.model_type: getattr(c, "title", None) or spelled[c.model_type] for c in configurations}
-
-
-SPELLED = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"} | system_titles()
+SPELLED = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
+SPELLED |= {model_type: system.config.title for model_type, system in systems().items()}
 
 
 def cell(value: Any) -> str:
