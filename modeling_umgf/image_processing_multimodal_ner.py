@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from math import ceil, floor, isfinite
 
 from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedConfig
@@ -48,7 +49,7 @@ class MultimodalNerImageProcessor(PilBackend):
             vision: its id or folder, where it is pretrained: it says how pictures are normalised.
             image_size: pixels of both sides; default: what the encoder was made for.
         """
-        height, width = (image_size, image_size) if image_size else (224, 224)
+        height = width = image_size or 224
         if config is not None and not image_size:
             height, width = picture_size(config)
         size = {"height": height, "width": width}
@@ -61,13 +62,15 @@ class MultimodalNerImageProcessor(PilBackend):
             ValueError: a box is empty or lies outside the picture.
         """
         crops = []
-        for x0, y0, x1, y1 in boxes:
-            left, top = max(int(x0), 0), max(int(y0), 0)
-            right, bottom = min(-int(-x1 // 1), picture.width), min(-int(-y1 // 1), picture.height)
-            if not (left < right and top < bottom and x0 < x1 and y0 < y1):
+        for box in boxes:
+            if len(box) != 4 or not all(map(isfinite, box)) or not (box[0] < box[2] and box[1] < box[3]):
+                raise ValueError(f"{list(box)} is no box; a box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1.")
+            left, top = max(floor(box[0]), 0), max(floor(box[1]), 0)
+            right, bottom = min(ceil(box[2]), picture.width), min(ceil(box[3]), picture.height)
+            if left >= right or top >= bottom:
                 raise ValueError(
-                    f"The box [{x0}, {y0}, {x1}, {y1}] holds nothing of a picture of {picture.width} x {picture.height}"
-                    " pixels; a box is [x0, y0, x1, y1] in pixels of the picture as shown (EXIF rotation applied)."
+                    f"The box {list(box)} holds nothing of a picture of {picture.width} x {picture.height} pixels; a "
+                    "box is [x0, y0, x1, y1] in pixels of the picture as shown (EXIF rotation applied)."
                 )
             crops.append(picture.crop((left, top, right, bottom)))
         return crops
