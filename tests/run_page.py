@@ -1,5 +1,7 @@
 """Execute the code blocks of one page in their order: Python in one namespace, shell commands in the same folder.
 
+A Python block whose first line is a comment with a file name is saved under this name.
+
 Starting Python takes longer than most blocks. So the processes of a page are forks of one that has loaded the libraries
 (but nothing of this project, so that a page must import what it uses).
 """
@@ -25,7 +27,9 @@ def main(listing: str) -> None:
     namespace = FORKS.Process(target=run_blocks, args=(other_end,), daemon=True)
     for language, place, code in json.loads(Path(listing).read_text(encoding="utf-8")):
         print(f"--- {place}", file=sys.stderr, flush=True)
-        if language == "python":
+        if language == "python" and (file := re.match(r"# (\w+\.py)\n", code)):  # the page says: save this
+            Path(file[1]).write_text(code, encoding="utf-8")
+        elif language == "python":
             if namespace.pid is None:
                 namespace.start()
                 other_end.close()
