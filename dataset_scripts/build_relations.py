@@ -190,7 +190,8 @@ def main() -> None:
     features = arguments.features
     if features not in ("caption", "none"):
         features = PictureFeatures.from_pretrained(features)
-        features.image_processor.size = {"height": arguments.image_size, "width": arguments.image_size}
+        if arguments.image_size is not None:
+            features.image_processor.size = {"height": arguments.image_size, "width": arguments.image_size}
     encoder = HashingEncoder() if arguments.text_encoder == "hashing" else SentenceEncoder(arguments.text_encoder)
     build_relations(
         load_splits(arguments.dataset, captions_file=arguments.captions),
@@ -234,7 +235,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what the model sees of a neighbour: id or folder of the model's image encoder; caption (its vector, no "
         "pixels; also written as the posts' own object_features); or none",
     )
-    parser.add_argument("--image_size", type=int, default=224, help="pixels square, as in training")
+    parser.add_argument(
+        "--image_size", type=int, help="pixels square, as in training (default: what the image encoder was made for)"
+    )
     parser.add_argument("--pooled", action="store_true", help="one vector a picture instead of one for each cell")
     parser.add_argument("--k", type=int, default=5, help="neighbours of each relation")
     parser.add_argument(

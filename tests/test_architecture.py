@@ -48,7 +48,9 @@ def test_imports_of_the_package_have_no_circle():
 def test_the_package_imports_nothing_that_stands_on_it():
     for path in PACKAGE:
         code = path.read_text(encoding="utf-8")
-        assert not re.search(r"^\s*(from|import) (dataset_scripts|train_umgf|benchmarks|demo|tests)\b", code, re.M), path
+        assert not re.search(r"^\s*(from|import) (dataset_scripts|train_umgf|benchmarks|demo|tests)\b", code, re.M), (
+            path
+        )
         assert not re.search(r"^\s*from \.\.", code, re.M), path
 
 
