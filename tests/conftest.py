@@ -1,5 +1,6 @@
 """Tiny models and processors that every test file shares; nothing is downloaded."""
 
+import json
 import os
 from pathlib import Path
 
@@ -37,23 +38,35 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=word_piece._tokenizer, model_max_length=64, **names)
 
 
+def tiny_labels(labels: list[str] = LABELS) -> dict[str, dict]:
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+
+
 def tiny_config(vocab_size: int = 160, labels: list[str] = LABELS, **settings) -> UmgfConfig:
     text = {"model_type": "bert", "vocab_size": vocab_size, "hidden_size": 16, "num_hidden_layers": 2}
     text |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64}
     vision = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
     settings = {"vision_config": vision | {"layer_type": "basic"}, "d_model": 16, "num_heads": 4, "d_ff": 32} | settings
-    return UmgfConfig(
-        text_config=text,
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-        **settings,
-    )
+    return UmgfConfig(text_config=text, **tiny_labels(labels), **settings)
 
 
 def rgcn_config(**settings) -> RgcnConfig:
-    shared = {name: getattr(tiny_config(), name).to_dict() for name in ("text_config", "vision_config")}
-    shared |= {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
-    return RgcnConfig(**shared | {"num_heads": 4, "k": 3} | settings)
+    encoders = {name: getattr(tiny_config(), name).to_dict() for name in ("text_config", "vision_config")}
+    return RgcnConfig(**encoders | tiny_labels() | {"num_heads": 4, "k": 3} | settings)
+
+
+def assert_same(results: list, others: list) -> None:
+    """Equal but for rounding: another process, machine or batch may add up in another order."""
+    words, numbers = split_numbers(results)
+    other_words, other_numbers = split_numbers(others)
+    assert words == other_words
+    assert numbers == pytest.approx(other_numbers, abs=1e-4)
+
+
+def split_numbers(results: list) -> tuple[list, list[float]]:
+    """Results without their floats, and the floats."""
+    numbers = []
+    return json.loads(json.dumps(results), parse_float=lambda number: numbers.append(float(number))), numbers
 
 
 @pytest.fixture

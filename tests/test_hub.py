@@ -1,4 +1,7 @@
-"""Push and pull over real HTTP, with the real clients in processes of their own, against a stand-in for the Hub."""
+"""Push and pull over real HTTP, with the real clients in processes of their own, against a stand-in for the Hub.
+
+A process that loads torch takes seconds, so pushes and pulls of all models share as few as they can.
+"""
 
 import json
 import re
@@ -8,30 +11,65 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_tokenizer
+from conftest import assert_same, tiny_tokenizer
 from finished_run import train
 from hub_stand_in import OWNER, STRANGER, HubStandIn
 from PIL import Image
 from test_modeling_rgcn import make as make_rgcn
 from transformers import pipeline
 
+import train_umgf
 from modeling_umgf import HashingEncoder, RelationIndex, RgcnProcessor, UmgfImageProcessor
+from modeling_umgf.__main__ import main
 from modeling_umgf.model_card import write_model_card
+
+pytestmark = pytest.mark.xdist_group("hub")  # what the tests share is made once
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HF = str(Path(sys.executable).with_name("hf"))
 POSTS = ["Anna meets Bob Marley in Rome", "the cat of Paris sleeps", {"words": ["see", "Paris"], "image": None}]
 
-PULL = """
+NOT_INSTALLED = """
 import json, sys
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("modeling_umgf", "dataset_scripts"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NotInstalled())
+"""
+PULL = (
+    NOT_INSTALLED
+    + """
 from transformers import pipeline
-model, posts = sys.argv[1], json.loads(sys.argv[2])
-print(json.dumps(pipeline("multimodal-ner", model=model, trust_remote_code=True)(posts)))
+posts, *models = sys.argv[1:]
+posts = json.loads(posts)
+results = {model: pipeline("multimodal-ner", model=model, trust_remote_code=True)(posts) for model in models}
+print(json.dumps(results))
+"""
+)
+PUSH = """
+import sys
+from pathlib import Path
+import datasets
+sys.path.insert(0, sys.argv[1])
+from finished_run import three_posts, train
+trainer = train(Path("run"), push_to_hub=True, hub_model_id="owner/from-training")
+trainer.push_to_hub()
+trainer.model.push_to_hub("owner/by-parts")
+trainer.processing_class.push_to_hub("owner/by-parts")
+
+pushed = datasets.DatasetDict({split: three_posts() for split in ("train", "test")})
+pushed.push_to_hub("owner/posts")
+pulled = datasets.load_dataset("owner/posts")
+assert pulled["train"].features == pushed["train"].features
+assert pulled["test"]["tokens"][:] == pushed["test"]["tokens"][:]
+assert pulled["test"][0]["image"].getpixel((0, 0)) == (255, 0, 0)
+"""
+TAG = """
+import sys
+from modeling_umgf.__main__ import main
+for model in sys.argv[1:]:
+    assert main(["tag", "posts.jsonl", "--output", "entities.jsonl", "--model", model]) == 1
 """
 
 
@@ -92,47 +130,70 @@ def run(hub, home, *command, token=None, cwd=None, **environment) -> subprocess.
     )
 
 
-def pull(hub, home, model, posts, **environment) -> list:
-    done = run(hub, home, sys.executable, "-P", "-c", PULL, model, json.dumps(posts), **environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
 def upload(hub, home, folder, name, *options) -> None:
     done = run(hub, home, HF, "upload", name, folder, ".", "--exclude", "checkpoint-*/*", *options, token=OWNER)
     assert done.returncode == 0, done.stderr
 
 
-def assert_same(results, others) -> None:
-    """Equal but for rounding: another process may add up in another order."""
-    (words, numbers), (other_words, other_numbers) = split_numbers(results), split_numbers(others)
-    assert words == other_words
-    assert numbers == pytest.approx(other_numbers, abs=1e-5)
+@pytest.fixture(scope="module")
+def client(tmp_path_factory) -> Path:
+    """A machine that pulls: its home, with the cache."""
+    return tmp_path_factory.mktemp("client")
 
 
-def split_numbers(results) -> tuple:
-    numbers = []
-    words = json.loads(json.dumps(results), parse_float=lambda number: numbers.append(float(number)))
-    return words, numbers
+@pytest.fixture(scope="module")
+def pushed_by_training(hub, tmp_path_factory) -> Path:
+    """Output folder of a run that pushed model, processor, card and a dataset itself."""
+    home = tmp_path_factory.mktemp("training")
+    done = run(hub, home, sys.executable, "-c", PUSH, REPOSITORY / "tests", token=OWNER)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return home / "run"
+
+
+@pytest.fixture(scope="module")
+def pulled(hub, client, posts, umgf, rgcn, pushed_by_training) -> dict[str, list]:
+    """What every model that was pushed says of the posts, where the package is not installed."""
+    upload(hub, client, umgf, "owner/umgf", "--private")
+    upload(hub, client, rgcn, "owner/rgcn", "--private")
+    return pull(hub, client, posts, "umgf", "rgcn", "from-training", "by-parts", token=OWNER)
+
+
+def pull(hub, home, posts, *names, **environment) -> dict[str, list]:
+    models = [f"owner/{name}" for name in names]
+    done = run(hub, home, sys.executable, "-P", "-c", PULL, json.dumps(posts), *models, **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {name: json.loads(done.stdout)[model] for name, model in zip(names, models, strict=True)}
 
 
 @pytest.mark.parametrize("kind", ["umgf", "rgcn"])
-def test_what_is_pulled_from_the_hub_predicts_the_same_without_the_package_and_later_offline(
-    hub, kind, posts, tmp_path, request
-):
-    folder = request.getfixturevalue(kind)
-    upload(hub, tmp_path, folder, f"owner/{kind}", "--private")
-    here = pipeline("multimodal-ner", model=str(folder))(posts)
+def test_what_is_pulled_from_the_hub_predicts_the_same_without_the_package(hub, kind, posts, pulled, request):
+    here = pipeline("multimodal-ner", model=str(request.getfixturevalue(kind)))(posts)
     assert any(here), "the test needs entities"
-    assert_same(pull(hub, tmp_path, f"owner/{kind}", posts, token=OWNER), here)
-    asked = len(hub.requests)
-    assert_same(pull(hub, tmp_path, f"owner/{kind}", posts, HF_HUB_OFFLINE="1"), here)
-    assert len(hub.requests) == asked
-
+    assert_same(pulled[kind], here)
     files = set(hub.repositories[f"models/owner/{kind}"].files)
-    assert {"model.safetensors", "config.json", "README.md", f"modeling_{kind}.py", "crf.py"} <= files
+    assert {"model.safetensors", "config.json", "README.md", f"modeling_{kind}.py", "decoders.py"} <= files
     assert ("relation_index/features.safetensors" in files) == (kind == "rgcn")
     assert not [name for name in files if re.search(r"\.(bin|pt|pth|pkl|pickle|ckpt|npy|npz)$|^checkpoint-", name)]
+
+
+def test_what_was_pulled_once_works_offline(hub, client, posts, pulled):
+    asked = len(hub.requests)
+    again = pull(hub, client, posts, "umgf", "rgcn", HF_HUB_OFFLINE="1")
+    assert_same([again["umgf"], again["rgcn"]], [pulled["umgf"], pulled["rgcn"]])
+    assert len(hub.requests) == asked
+
+
+def test_training_pushes_model_processor_and_card_itself(hub, posts, pulled, pushed_by_training):
+    files = hub.repositories["models/owner/from-training"].files
+    assert b'model="owner/from-training"' in files["README.md"]
+    assert b"**three posts**" in files["README.md"]
+    assert "training_args.bin" not in files
+    here = pipeline("multimodal-ner", model=str(pushed_by_training))(posts)
+    assert_same([pulled["from-training"], pulled["by-parts"]], [here, here])
+
+
+def test_a_dataset_goes_to_the_hub_and_back_with_its_pictures(hub, pushed_by_training):
+    assert "datasets/owner/posts" in hub.repositories  # and back: the process that pushed it looked
 
 
 def test_the_snippet_of_a_pulled_card_runs(hub, umgf, tmp_path):
@@ -140,41 +201,9 @@ def test_the_snippet_of_a_pulled_card_runs(hub, umgf, tmp_path):
     download = run(hub, tmp_path, HF, "download", "owner/card", "--local-dir", tmp_path / "copy")
     assert download.returncode == 0, download.stderr
     snippet = re.search(r"```python\n(.*?)```", (tmp_path / "copy" / "README.md").read_text(), re.DOTALL)[1]
-    program = PULL.split("from transformers")[0] + snippet + "\nassert isinstance(entities, list), entities"
+    program = NOT_INSTALLED + snippet + "\nassert isinstance(entities, list), entities"
     done = run(hub, tmp_path, sys.executable, "-P", "-c", program, cwd=tmp_path / "copy")
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-PUSH_FROM_PYTHON = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from finished_run import train
-trainer = train(Path("run"), push_to_hub=True, hub_model_id="owner/from-training")
-trainer.push_to_hub()
-trainer.model.push_to_hub("owner/by-parts")
-trainer.processing_class.push_to_hub("owner/by-parts")
-"""
-
-
-def test_training_pushes_model_processor_and_card_itself(hub, posts, tmp_path):
-    done = run(hub, tmp_path, sys.executable, "-c", PUSH_FROM_PYTHON, REPOSITORY / "tests", token=OWNER)
-    assert done.returncode == 0, done.stderr[-3000:]
-    files = hub.repositories["models/owner/from-training"].files
-    assert b'model="owner/from-training"' in files["README.md"]
-    assert b"**three tweets**" in files["README.md"]
-    assert "training_args.bin" not in files
-    here = pipeline("multimodal-ner", model=str(tmp_path / "run"))(posts)
-    assert_same(pull(hub, tmp_path, "owner/from-training", posts), here)
-    assert_same(pull(hub, tmp_path, "owner/by-parts", posts), here)
-
-
-TAG = """
-import sys
-from modeling_umgf.tagging import main
-for model in sys.argv[1:]:
-    assert main(["tag", "posts.jsonl", "--output", "entities.jsonl", "--model", model]) == 1
-"""
 
 
 def errors_of_tagging(hub, home, *models, **environment) -> list[str]:
@@ -202,50 +231,31 @@ def test_a_repository_that_is_missing_private_or_gated_is_one_line_that_says_wha
 def test_no_network_is_one_line_that_says_what_to_do(hub, tmp_path):
     [unreachable] = errors_of_tagging(hub, tmp_path, "owner/any", HF_ENDPOINT="http://127.0.0.1:9")
     assert "couldn't connect" in unreachable and "Check your internet connection" in unreachable
-    [offline] = errors_of_tagging(hub, tmp_path, "owner/any", HF_HUB_OFFLINE="1")
-    assert "couldn't find them in the cached files" in offline
 
 
-PUSH_DATA = """
-import sys
-import datasets
-sys.path.insert(0, sys.argv[1])
-from finished_run import three_tweets
-pushed = datasets.DatasetDict({split: three_tweets() for split in ("train", "test")})
-pushed.push_to_hub("owner/tweets")
-pulled = datasets.load_dataset("owner/tweets")
-assert pulled["train"].features == pushed["train"].features
-assert pulled["test"]["tokens"][:] == pushed["test"]["tokens"][:]
-assert pulled["test"][0]["image"].getpixel((0, 0)) == (255, 0, 0)
-"""
+def test_a_model_that_is_asked_for_offline_is_one_line_that_says_what_to_do(tmp_path, capsys):
+    (tmp_path / "posts.jsonl").write_text(json.dumps({"text": "Anna"}) + "\n")
+    out = tmp_path / "entities.jsonl"
+    assert main(["tag", str(tmp_path / "posts.jsonl"), "--output", str(out), "--model", "owner/any"]) == 1
+    error = capsys.readouterr().err
+    assert "couldn't find them in the cached files" in error and error.count("\n") == 1
+    assert not out.exists()
 
 
-def test_a_dataset_goes_to_the_hub_and_back_with_its_pictures(hub, tmp_path):
-    done = run(hub, tmp_path, sys.executable, "-c", PUSH_DATA, REPOSITORY / "tests", token=OWNER)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_pushing_without_a_login_ends_before_the_training_in_one_line(hub, tmp_path):
-    command = [
-        "--push_to_hub",
-        "true",
-        "--output_dir",
-        "run",
-        "--text_model",
-        "any/encoder",
-        "--train_file",
-        "train.txt",
-    ]
-    done = run(hub, tmp_path, sys.executable, REPOSITORY / "train_umgf.py", *command)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
+def test_pushing_without_a_login_ends_before_the_training_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_umgf, "get_token", lambda: None)
+    command = ["--push_to_hub", "true", "--output_dir", str(tmp_path / "run")]
+    command += ["--text_model", "any/encoder", "--train_file", "train.txt"]
+    with pytest.raises(SystemExit) as ended:
+        train_umgf.main(command)
+    assert ended.value.code == (
         "train_umgf.py: error: --push_to_hub needs a login: run `hf auth login`, or set HF_TOKEN."
     )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_push_without_permission_is_refused_by_the_stand_in(hub, umgf, tmp_path):
-    upload(hub, tmp_path, umgf, "owner/umgf")
+    upload(hub, tmp_path, umgf, "owner/mine")
     for token in (None, STRANGER):
-        done = run(hub, tmp_path, HF, "upload", "owner/umgf", umgf, ".", token=token)
+        done = run(hub, tmp_path, HF, "upload", "owner/mine", umgf, ".", token=token)
         assert done.returncode != 0

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import LABELS, rgcn_config, tiny_config
+from conftest import LABELS, rgcn_config, tiny_config, tiny_labels
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_umgf.layers import Gate
@@ -404,9 +404,7 @@ def test_gates_say_what_words_and_the_picture_take_from_each_neighbour(posts, rg
 
 
 def test_pieces_can_be_tagged_as_in_the_release(posts):
-    labels = [*LABELS, "X", "[CLS]", "[SEP]"]
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    model = make(subword_labels="x", **names)
+    model = make(subword_labels="x", **tiny_labels([*LABELS, "X", "[CLS]", "[SEP]"]))
     output = model(**posts)
     assert torch.isfinite(output.loss) and output.logits.shape == (2, 4, 8)
 
