@@ -260,9 +260,7 @@ class MultimodalNerProcessor(ProcessorMixin):
         options = (options or self._options({}))["text_kwargs"]
         sizes = {len(own["input_ids"]) for own in features}
         if options["padding"] in (False, "do_not_pad") and len(sizes) > 1:
-            raise ValueError(
-                f"Posts of {min(sizes)} to {max(sizes)} pieces are no batch without padding: padding=True."
-            )
+            raise ValueError(f"Posts of {min(sizes)} to {max(sizes)} pieces need padding=True to become one batch.")
         length = max(sizes)
         if options["padding"] == "max_length":
             length = max(length, self._max_length(options))
