@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from datasets import ClassLabel, DatasetDict, List
 from huggingface_hub import DatasetCard, get_token
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import BertProcessing
 from transformers import (
@@ -190,7 +190,8 @@ def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedMod
     processor_settings = dict(arguments.processor_overrides or {})
     vision = None
     if arguments.text_only:
-        config, processor_settings = settings_of_twin(config, chosen), {}
+        config = settings_of_twin(config, processor_settings, chosen)
+        processor_settings = {}
     elif chosen.reads_pictures:
         vision = arguments.vision_model
         if arguments.vision_config:
@@ -208,11 +209,15 @@ def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedMod
     tokenizer.model_max_length = min(
         tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
     )
-    processor_settings = model.config.processor_settings() | processor_settings
-    if not chosen.reads_pictures:
-        return model, chosen.processor(tokenizer=tokenizer, **processor_settings)
-    image_processor = MultimodalNerImageProcessor.for_encoder(model.config.vision_config, vision, arguments.image_size)
-    return model, chosen.processor(image_processor=image_processor, tokenizer=tokenizer, **processor_settings)
+    parts = {"tokenizer": tokenizer}
+    if chosen.reads_pictures:
+        parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
+            model.config.vision_config, vision, arguments.image_size
+        )
+    try:
+        return model, chosen.processor(**parts, **model.config.processor_settings() | processor_settings)
+    except TypeError as error:
+        raise ValueError(f"--processor_overrides: {error}") from error
 
 
 def look_at_pictures(arguments: ModelArguments) -> bool:
@@ -234,10 +239,10 @@ def load_trained(name: str, labels: list[str]) -> tuple[PreTrainedModel, Multimo
     return model, AutoProcessor.from_pretrained(name)
 
 
-def settings_of_twin(config: dict[str, Any], twin: System) -> dict[str, Any]:
+def settings_of_twin(config: dict[str, Any], processor_settings: dict[str, Any], twin: System) -> dict[str, Any]:
     """The settings that a text-only twin shares with the run it is the twin of; the others are named in the log."""
     shared = {name: value for name, value in config.items() if name in twin.config.own_settings()}
-    if left_out := sorted(config.keys() - shared.keys()):
+    if left_out := sorted(config.keys() - shared.keys() | processor_settings.keys()):
         logger.warning(f"The text-only twin has no {', '.join(left_out)}: these settings are left out.")
     return shared
 
@@ -272,8 +277,10 @@ def main(argv: list[str] | None = None) -> None:
             eval_dataset=splits.get("validation"),
         )
     except (ValueError, OSError, ImportError, StrictDataclassError) as error:
-        lines = str(error).strip().splitlines()
-        sys.exit(f"train_umgf.py: error: {' '.join(lines[-1:] if isinstance(error, StrictDataclassError) else lines)}")
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        if isinstance(error, StrictDataclassClassValidationError):
+            lines = lines[1:]  # the first names a method, the second says what is wrong
+        sys.exit(f"train_umgf.py: error: {' '.join(lines)}")
 
     if "train" in splits:
         trainer.save_metrics("train", trainer.train(resume_from_checkpoint=checkpoint).metrics)

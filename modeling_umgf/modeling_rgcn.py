@@ -88,15 +88,15 @@ class RgcnModel(MultimodalNerModel):
     def fuse(
         self,
         text: Pieces,
-        pixel_values: torch.Tensor | None = None,
-        object_features: torch.Tensor | None = None,
-        object_mask: torch.Tensor | None = None,
-        inter_neighbor_features: torch.Tensor | None = None,
-        inter_neighbor_scores: torch.Tensor | None = None,
-        inter_neighbor_mask: torch.Tensor | None = None,
-        intra_neighbor_features: torch.Tensor | None = None,
-        intra_neighbor_scores: torch.Tensor | None = None,
-        intra_neighbor_mask: torch.Tensor | None = None,
+        pixel_values=None,
+        object_features=None,
+        object_mask=None,
+        inter_neighbor_features=None,
+        inter_neighbor_scores=None,
+        inter_neighbor_mask=None,
+        intra_neighbor_features=None,
+        intra_neighbor_scores=None,
+        intra_neighbor_mask=None,
     ) -> WordStates:
         """Read a post, its picture and its neighbours.
 

@@ -102,12 +102,7 @@ class UmgfModel(MultimodalNerModel):
         self.post_init()
 
     def fuse(
-        self,
-        text: Pieces,
-        pixel_values: torch.Tensor | None = None,
-        object_features: torch.Tensor | None = None,
-        object_mask: torch.Tensor | None = None,
-        inter_modal_mask: torch.Tensor | None = None,
+        self, text: Pieces, pixel_values=None, object_features=None, object_mask=None, inter_modal_mask=None
     ) -> WordStates:
         """Fuse words and objects.
 

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -89,7 +89,15 @@ class RelationIndex:
         if encoder is not None:
             self.encoder = encoder
         self.reference_embeddings = None if reference_texts is None else self.embed(reference_texts)
-        self.add(ids, captions, text_embeddings, object_labels, features, content_hashes, looks)
+        self.add(
+            ids,
+            captions,
+            text_embeddings=text_embeddings,
+            object_labels=object_labels,
+            features=features,
+            content_hashes=content_hashes,
+            looks=looks,
+        )
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -167,26 +175,18 @@ class RelationIndex:
 
     # --------------------------------------------------------------------------------------------------- build
 
-    def add(
-        self,
-        ids: Sequence[str],
-        captions: Sequence[str | None] | None = None,
-        text_embeddings: torch.Tensor | None = None,
-        object_labels: Sequence[Sequence[str]] | None = None,
-        features: torch.Tensor | None = None,
-        content_hashes: Sequence[str | None] | None = None,
-        looks: torch.Tensor | None = None,
-    ) -> None:
+    def add(self, ids: Sequence[str], captions: Sequence[str | None] | None = None, **columns: Any) -> None:
         """Add pictures; arguments as for the index itself, the same ones. It copies the store: add many at once.
 
         Raises:
             RelationIndexError: an id is there already, or something has another length, width or kind than before.
         """
+        text_embeddings = columns.get("text_embeddings")
         if text_embeddings is None and captions is not None and self.encoder is not None:
             text_embeddings = self.encoder.encode([caption or "" for caption in captions])
         if text_embeddings is not None:
             self._check_width(text_embeddings)
-        more = PicturePool(ids, captions, object_labels, content_hashes, text_embeddings, features, looks)
+        more = PicturePool(ids, captions, **columns | {"text_embeddings": text_embeddings})
         self.pictures = self.pictures.extended(more)
         self._prepare()
         self._unchanged = False  # what is on disk, if anything, is out of date

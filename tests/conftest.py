@@ -11,7 +11,13 @@ import torch  # noqa: E402
 from tokenizers import BertWordPieceTokenizer  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
-from modeling_umgf import UmgfConfig, UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor  # noqa: E402
+from modeling_umgf import (  # noqa: E402
+    RgcnConfig,
+    UmgfConfig,
+    UmgfForTokenClassification,
+    UmgfImageProcessor,
+    UmgfProcessor,
+)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -44,6 +50,12 @@ def tiny_config(vocab_size: int = 160, labels: list[str] = LABELS, **settings) -
     )
 
 
+def rgcn_config(**settings) -> RgcnConfig:
+    shared = {name: getattr(tiny_config(), name).to_dict() for name in ("text_config", "vision_config")}
+    shared |= {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    return RgcnConfig(**shared | {"num_heads": 4, "k": 3} | settings)
+
+
 @pytest.fixture
 def processor() -> UmgfProcessor:
     return UmgfProcessor(UmgfImageProcessor(size={"height": 32, "width": 32}), tiny_tokenizer())
@@ -57,7 +69,7 @@ def model() -> UmgfForTokenClassification:
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    """Two tweets: four words with two objects (the second linked to word 1 alone), two words without a picture."""
+    """Two posts: four words with two objects (the second linked to word 1 alone), two words without a picture."""
     generator = torch.Generator().manual_seed(0)
     edges = torch.zeros(2, 4, 2, dtype=torch.bool)
     edges[0, :, 0] = edges[0, 1, 1] = True

@@ -27,7 +27,7 @@ def objects() -> list[dict]:
 def probability(model, logits, labels, entity) -> float:
     (first, after), mask = entity["words"], torch.ones(1, logits.shape[1], dtype=torch.bool)
     span = [0], [first], [after], [labels[first:after].tolist()]
-    return model.crf.span_probability(logits, mask, *span).item()
+    return model.label_decoder.span_probability(logits, mask, *span).item()
 
 
 def test_the_entities_are_those_of_the_pipeline(tagger, picture, objects):

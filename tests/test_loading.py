@@ -1,9 +1,6 @@
-"""Saving and loading: Auto classes, with and without this package, from backbones, with missing weights."""
+"""Saving and loading: Auto classes, pretrained encoders, missing weights, other heads, kinds of attention."""
 
-import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -59,54 +56,6 @@ def test_a_saved_folder_holds_safetensors_and_no_pickle(folder):
     assert not any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in names)
 
 
-WITHOUT_PACKAGE = """
-import sys, json
-sys.path[:] = [path for path in sys.path if "modeling_umgf" not in path]
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "modeling_umgf":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocked())
-import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForTokenClassification, AutoProcessor
-folder, out = sys.argv[1:]
-batch = torch.load(out + "/batch.pt")
-loaded = {
-    auto.__name__: auto.from_pretrained(folder, trust_remote_code=True)
-    for auto in (AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor, AutoImageProcessor)
-}
-model = loaded["AutoModelForTokenClassification"]
-torch.save(model(**batch).logits, out + "/logits.pt")
-words = loaded["AutoProcessor"](text="Anna meets Rome")["word_starts"].tolist()
-model.save_pretrained(out + "/again")
-print(json.dumps([{name: type(thing).__name__ for name, thing in loaded.items()}, words]))
-"""
-
-
-def test_a_saved_folder_loads_where_this_package_is_not_installed(folder, model, batch, processor, tmp_path):
-    batch = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    torch.save(batch, tmp_path / "batch.pt")
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE, str(folder), str(tmp_path)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    types, starts = json.loads(run.stdout.strip().splitlines()[-1])
-    assert types == {
-        "AutoConfig": "UmgfConfig",
-        "AutoModel": "UmgfModel",
-        "AutoModelForTokenClassification": "UmgfForTokenClassification",
-        "AutoProcessor": "UmgfProcessor",
-        "AutoImageProcessor": "UmgfImageProcessor",
-    }
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), logits_of(model, batch))
-    assert starts == processor(text="Anna meets Rome")["word_starts"].tolist()
-    assert (tmp_path / "again" / "modeling_umgf.py").exists()
-
-
 def bert(**settings):
     settings = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32} | settings
     return BertModel(BertConfig(vocab_size=160, hidden_size=16, **settings))
@@ -123,9 +72,9 @@ def test_two_pretrained_backbones_keep_their_weights_and_are_not_needed_again(ba
     assert model.config.label2id == {"O": 0, "B-PER": 1, "I-PER": 2}
     assert str(tmp_path) not in model.config.to_json_string()
     text = BertModel.from_pretrained(tmp_path / "text")
-    for name, value in model.umgf.text_model.state_dict().items():
+    for name, value in model.model.text_model.state_dict().items():
         assert torch.equal(value, text.state_dict()[name])
-    for name, value in model.umgf.vision_model.state_dict().items():
+    for name, value in model.model.vision_model.state_dict().items():
         assert torch.equal(value, vision.state_dict()[name])
     model.save_pretrained(tmp_path / "model")
     expected = logits_of(model, batch)
@@ -142,7 +91,7 @@ def test_other_encoders_fit_in_roberta_and_timm(batch, tmp_path):
         tmp_path / "text", tmp_path / "vision", labels=["O", "B-PER", "I-PER"], d_model=16, num_heads=2
     )
     model.train()(**batch | {"labels": batch["labels"].clamp(max=2)}).loss.backward()
-    assert all(parameter.grad is not None for parameter in model.umgf.vision_model.parameters())
+    assert all(parameter.grad is not None for parameter in model.model.vision_model.parameters())
 
 
 def test_padding_is_masked_in_a_backbone_that_was_loaded(tmp_path):
@@ -156,21 +105,30 @@ def test_padding_is_masked_in_a_backbone_that_was_loaded(tmp_path):
     assert torch.allclose(one, model(input_ids=padded, attention_mask=mask, word_starts=starts).logits, atol=1e-6)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_kind_of_attention_may_be_asked_for_though_a_cnn_has_none(folder, model, batch, attention):
+    loaded = UmgfForTokenClassification.from_pretrained(folder, attn_implementation=attention)
+    assert loaded.model.text_model.config._attn_implementation == attention
+    assert torch.allclose(logits_of(loaded, batch), logits_of(model, batch), atol=1e-5)
+    auto = AutoModelForTokenClassification.from_pretrained(folder, attn_implementation=attention)
+    assert auto.model.text_model.config._attn_implementation == attention
+
+
 def test_missing_weights_are_initialised_and_loaded_ones_left_alone(model, folder):
     weights = load_file(folder / "model.safetensors")
-    weights["crf.transitions"] = torch.full((5, 5), 9.0)
+    weights["label_decoder.transitions"] = torch.full((5, 5), 9.0)
     for name in (
-        "crf.start_transitions",
-        "umgf.layers.0.text.gate_norm.weight",
+        "label_decoder.start_transitions",
+        "model.layers.0.text.gate_norm.weight",
         "classifier.bias",
         "classifier.weight",
     ):
         del weights[name]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     loaded = UmgfForTokenClassification.from_pretrained(folder)
-    assert (loaded.crf.transitions == 9).all()
-    assert loaded.crf.start_transitions.abs().max() <= 0.1
-    assert (loaded.umgf.layers[0].text.gate_norm.weight == 1).all()
+    assert (loaded.label_decoder.transitions == 9).all()
+    assert loaded.label_decoder.start_transitions.abs().max() <= 0.1
+    assert (loaded.model.layers[0].text.gate_norm.weight == 1).all()
     assert (loaded.classifier.bias == 0).all()
     assert 0 < loaded.classifier.weight.abs().max() < 1
 
@@ -188,5 +146,5 @@ def test_image_normalisation_follows_the_image_encoder(tmp_path):
 
 def test_a_model_of_another_label_set_can_be_loaded_with_a_new_head(folder):
     model = UmgfForTokenClassification.from_pretrained(folder, num_labels=9, ignore_mismatched_sizes=True)
-    assert model.classifier.out_features == model.crf.num_tags == 9
-    assert model.crf.transitions.abs().max() <= 0.1
+    assert model.classifier.out_features == model.label_decoder.num_tags == 9
+    assert model.label_decoder.transitions.abs().max() <= 0.1

@@ -224,7 +224,7 @@ def test_scores_are_the_probabilities_of_all_label_sequences(random_model, tagge
     words = ["Anna", "meets", "Bob", "in"]
     with torch.no_grad():
         logits = model(**processor(words=words, images=picture)).logits[0]
-    crf, probability = model.crf, {}
+    crf, probability = model.label_decoder, {}
     for path in itertools.product(range(len(LABELS)), repeat=len(words)):
         score = crf.start_transitions[path[0]] + crf.end_transitions[path[-1]]
         score += sum(logits[i, label] for i, label in enumerate(path))

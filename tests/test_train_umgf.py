@@ -1,49 +1,77 @@
 """The training command: what it leaves behind, and what it says to mistakes."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import LABELS
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor
 
 import train_umgf
 from dataset_scripts.reading.conll import read_conll
+from modeling_umgf import TextOnlyForTokenClassification, TextOnlyProcessor, systems
 
+TEXT = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+VISION = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
 TINY = {
-    "text_config": {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    | {"intermediate_size": 32, "max_position_embeddings": 64},
-    "vision_config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1]}
-    | {"layer_type": "basic"},
+    "text_config": TEXT,
+    "vision_config": VISION,
     "config_overrides": {"d_model": 16, "num_heads": 2, "d_ff": 16, "dropout": 0.0},
+}
+WHOLE = TINY | {
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 2,
+    "save_total_limit": 9,
+    "learning_rate": 2e-2,
+    "text_learning_rate": 2e-2,
 }
 
 
-def conll(*tweets: tuple[str, list[tuple[str, str]]]) -> str:
-    return "\n".join(f"IMGID:{name}\n" + "".join(f"{w}\t{t}\n" for w, t in words) for name, words in tweets)
+def write_data(folder: Path) -> dict[str, str]:
+    """Arguments for three small files, and pictures for every other post."""
+    (folder / "images").mkdir(parents=True)
+    arguments = {"image_dir": str(folder / "images")}
+    for split in ("train", "validation", "test"):
+        lines = []
+        for i in range(12):
+            name = f"{split}{i}"
+            kind = ["PER", "LOC"][i % 2]
+            words = ["see\tO", f"Anna\tB-{kind}", f"Marley\tI-{kind}", "now\tO"]
+            lines += [f"IMGID:{name}", *words[: 3 + i % 2], ""]
+            if i % 2:
+                picture = Image.new("RGB", (20, 20), (200, 0, i))  # one colour alone would count as blank
+                picture.paste((0, 0, 250), (5, 5, 15, 15))
+                picture.save(folder / "images" / f"{name}.jpg")
+        path = folder / f"{split}.txt"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        arguments[f"{split}_file"] = str(path)
+    return arguments
 
 
 @pytest.fixture
 def data(tmp_path) -> dict[str, str]:
-    """Arguments for three small files, and pictures for every other tweet."""
-    (tmp_path / "images").mkdir()
-    files = {}
-    for split in ("train", "validation", "test"):
-        tweets = []
-        for i in range(12):
-            name = f"{split}{i}"
-            kind = ["PER", "LOC"][i % 2]
-            tweets.append(
-                (name, [("see", "O"), ("Anna", f"B-{kind}"), ("Marley", f"I-{kind}"), ("now", "O")][: 3 + i % 2])
-            )
-            if i % 2:
-                picture = Image.new("RGB", (20, 20), (200, 0, i))  # one colour alone would count as blank
-                picture.paste((0, 0, 250), (5, 5, 15, 15))
-                picture.save(tmp_path / "images" / f"{name}.jpg")
-        files[split] = tmp_path / f"{split}.txt"
-        files[split].write_text(conll(*tweets), encoding="utf-8")
-    return {f"{split}_file": str(path) for split, path in files.items()} | {"image_dir": str(tmp_path / "images")}
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, str]:
+    """The output folder of a whole run, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run(folder / "run", write_data(folder / "data") | WHOLE | {"push_to_hub": False})
+    return folder / "run", printed.getvalue()
 
 
 def run(output_dir: Path, arguments: dict) -> None:
@@ -55,6 +83,10 @@ def run(output_dir: Path, arguments: dict) -> None:
     train_umgf.main(argv)
 
 
+def results_of(output_dir: Path) -> dict[str, float]:
+    return json.loads((output_dir / "all_results.json").read_text())
+
+
 def message(capsys, output_dir: Path, arguments: dict) -> str:
     """Run a command that must fail; returns its one line, and checks that nothing was written."""
     with pytest.raises(SystemExit) as exit_:
@@ -64,11 +96,9 @@ def message(capsys, output_dir: Path, arguments: dict) -> str:
     return exit_.value.code
 
 
-def test_one_command_trains_evaluates_predicts_and_the_auto_classes_load_the_result(data, tmp_path, capsys):
-    run(tmp_path / "out", data | TINY | {"push_to_hub": False})
-    out = tmp_path / "out"
-    printed = capsys.readouterr().out
-    results = json.loads((out / "all_results.json").read_text())
+def test_one_command_trains_evaluates_predicts_and_the_auto_classes_load_the_result(trained):
+    out, printed = trained
+    results = results_of(out)
     for name in ("validation", "test", "test_without_pictures", "test_shuffled_pictures"):
         assert 0 <= results[f"{name}_f1_low"] <= results[f"{name}_f1"] <= results[f"{name}_f1_high"] <= 100
         assert f"{name} " in printed
@@ -90,32 +120,36 @@ def read_predictions(path: Path) -> list[dict]:
     return read_conll(two_columns)
 
 
-def test_the_text_only_twin_does_not_look_at_pictures(data, tmp_path):
-    run(tmp_path / "out", data | TINY | {"text_only": True, "num_train_epochs": 1})
-    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
-    assert results["test_f1"] == results["test_without_pictures_f1"] == results["test_shuffled_pictures_f1"]
+@pytest.mark.parametrize("model_type", list(systems()))
+def test_the_text_only_twin_of_any_system_never_opens_a_picture(data, tmp_path, caplog, model_type):
+    for picture in Path(data["image_dir"]).iterdir():
+        picture.write_text("no picture")
+    settings = {"config_overrides": {"dropout": 0.0, "num_heads": 2}, "processor_overrides": {"max_objects": 4}}
+    twin = {"model_type": model_type, "text_only": True, "num_train_epochs": 1}
+    run(tmp_path / "out", data | TINY | settings | twin)
+    assert "The text-only twin has no max_objects, num_heads: these settings are left out." in caplog.messages
+    results = results_of(tmp_path / "out")
+    assert "test_f1" in results and "test_without_pictures_f1" not in results
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "out")
-    assert model.umgf.vision_model is None and not model.umgf.layers
+    assert type(model) is TextOnlyForTokenClassification
+    assert model.model.vision_model is None and model.config.dropout == 0.0
+    assert type(AutoProcessor.from_pretrained(tmp_path / "out")) is TextOnlyProcessor
 
 
-def test_a_trained_model_is_evaluated_again_and_trained_further(data, tmp_path):
-    run(tmp_path / "first", data | TINY | {"num_train_epochs": 3, "learning_rate": 5e-3, "text_learning_rate": 5e-3})
-    again = {"model_name_or_path": str(tmp_path / "first"), "test_file": data["test_file"]}
+def test_a_trained_model_is_evaluated_again_and_trained_further(trained, data, tmp_path):
+    again = {"model_name_or_path": str(trained[0]), "test_file": data["test_file"]}
     run(tmp_path / "again", again | {"image_dir": data["image_dir"], "do_predict": True})
-    first, second = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("first", "again"))
-    assert first["test_f1"] == second["test_f1"]
+    assert results_of(trained[0])["test_f1"] == results_of(tmp_path / "again")["test_f1"] > 0
     assert not (tmp_path / "again" / "model.safetensors").exists()
-    run(tmp_path / "further", data | {"model_name_or_path": str(tmp_path / "first")})
+    run(tmp_path / "further", data | {"model_name_or_path": str(trained[0]), "num_train_epochs": 1})
     assert (tmp_path / "further" / "model.safetensors").exists()
 
 
-def test_training_goes_on_where_it_stopped(data, tmp_path):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run(whole, data | TINY | {"save_total_limit": 9})
-    run(stopped, data | TINY | {"num_train_epochs": 2, "resume_from_checkpoint": str(whole / "checkpoint-1")})
-    first, second = (json.loads((folder / "all_results.json").read_text()) for folder in (whole, stopped))
-    assert first["test_f1"] == second["test_f1"]
-    assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
+def test_training_goes_on_where_it_stopped(trained, data, tmp_path):
+    run(tmp_path / "stopped", data | WHOLE | {"resume_from_checkpoint": str(trained[0] / "checkpoint-12")})
+    assert results_of(trained[0])["test_f1"] == results_of(tmp_path / "stopped")["test_f1"]
+    whole, stopped = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "stopped"))
+    torch.testing.assert_close(stopped, whole)
 
 
 def test_a_settings_file_can_be_overridden_and_its_unknown_names_are_refused(data, tmp_path, capsys):
@@ -157,8 +191,7 @@ def test_wrong_arguments_and_data_end_with_one_line_and_no_output(data, tmp_path
     assert "nowhere" in message(capsys, out, data | TINY | {"image_dir": str(tmp_path / "nowhere")})
     assert "missing.txt" in message(capsys, out, data | TINY | {"train_file": str(tmp_path / "missing.txt")})
     assert "--text_model" in message(capsys, out, data)
-    assert "no such system" in message(capsys, out, data | TINY | {"model_type": "bilstm"})
-    assert "num_heads" in message(capsys, out, data | TINY | {"config_overrides": {"d_model": 10, "num_heads": 4}})
+    assert "There is no system 'bilstm'" in message(capsys, out, data | TINY | {"model_type": "bilstm"})
     assert "validation split" in message(capsys, out, {"train_file": data["train_file"]} | TINY)
     assert "--dataset_name" in message(capsys, out, TINY)
     lines = Path(data["test_file"]).with_suffix(".jsonl")
@@ -166,9 +199,23 @@ def test_wrong_arguments_and_data_end_with_one_line_and_no_output(data, tmp_path
     assert f"{lines.name}:1: 2 words but 1 tags" in message(capsys, out, data | TINY | {"test_file": str(lines)})
 
 
-def test_a_model_with_other_labels_is_refused_by_name(data, tmp_path, capsys):
-    run(tmp_path / "first", data | TINY | {"num_train_epochs": 1})
+@pytest.mark.parametrize(
+    ("kind", "setting", "expected"),
+    [
+        ("config_overrides", {"d_model": 10, "num_heads": 4}, "d_model=10 is not a multiple of num_heads=4."),
+        ("config_overrides", {"num_layer": 3}, "has no setting 'num_layer'; did you mean 'num_layers'?"),
+        ("config_overrides", {"num_layers": -1}, "field 'num_layers': ValueError: -1 is too small: at least 1."),
+        ("config_overrides", {"dropout": 1.5}, "field 'dropout': ValueError: 1.5 is no share"),
+        ("processor_overrides", {"max_objectz": 3}, "--processor_overrides: UmgfProcessor has no setting max_objectz."),
+        ("processor_overrides", {"max_objects": -3}, "max_objects=-3: a whole number, at least 0."),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(data, tmp_path, capsys, kind, setting, expected):
+    assert expected in message(capsys, tmp_path / "out", data | TINY | {kind: setting})
+
+
+def test_a_model_with_other_labels_is_refused_by_name(trained, data, tmp_path, capsys):
     text = Path(data["test_file"]).read_text().replace("LOC", "FOOD")
     Path(data["test_file"]).write_text(text)
-    arguments = {"model_name_or_path": str(tmp_path / "first"), "test_file": data["test_file"], "do_predict": True}
+    arguments = {"model_name_or_path": str(trained[0]), "test_file": data["test_file"], "do_predict": True}
     assert "B-FOOD" in message(capsys, tmp_path / "out", arguments)

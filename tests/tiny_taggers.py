@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config, tiny_tokenizer
+from conftest import rgcn_config, tiny_config, tiny_tokenizer
 from PIL import Image
-from test_modeling_rgcn import rgcn_config
 
 from modeling_umgf import (
     HashingEncoder,
@@ -24,7 +23,7 @@ def make_random_model(config=None, model_class=UmgfForTokenClassification, **set
     torch.manual_seed(1)
     model = model_class(config or tiny_config(**settings)).eval()
     model.classifier.weight.data.normal_(std=2)
-    model.crf.transitions.data.normal_()
+    model.label_decoder.transitions.data.normal_()
     return model
 
 

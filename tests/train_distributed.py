@@ -8,12 +8,12 @@ import torch
 from conftest import tiny_config, tiny_tokenizer
 from datasets import ClassLabel, Dataset, List, Value
 
-from modeling_umgf import UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
+from modeling_umgf import UmgfConfig, UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments
 
 
-def tweets(count: int, labels: list[str]) -> Dataset:
-    """Tweets of several lengths; every other one has two objects with features of width 16."""
+def posts(count: int, labels: list[str]) -> Dataset:
+    """Posts of several lengths; every other one has two objects with features of width 16."""
     words, tags = ["Anna", "meets", "Bob", "Marley", "in", "Rome"], [1, 0, 1, 2, 0, 3]
     rows = {
         "id": [str(i) for i in range(count)],
@@ -26,10 +26,23 @@ def tweets(count: int, labels: list[str]) -> Dataset:
     return dataset.cast_column("ner_tags", tags_feature).cast_column("tokens", List(Value("string")))
 
 
+def featured_config() -> UmgfConfig:
+    """Configuration of a tiny model that reads features of width 16."""
+    return tiny_config(vision_config=None, object_feature_size=16)
+
+
+def without_dropout(config: UmgfConfig) -> UmgfConfig:
+    """The same configuration with nothing left to chance."""
+    config.dropout = 0.0
+    config.classifier_dropout = 0.0
+    config.text_config.hidden_dropout_prob = 0.0
+    config.text_config.attention_probs_dropout_prob = 0.0
+    return config
+
+
 def main(output_dir: str, batch_size: int) -> None:
     torch.manual_seed(0)
-    config = tiny_config(dropout=0.0, classifier_dropout=0.0, vision_config=None, object_feature_size=16)
-    config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
+    config = without_dropout(featured_config())
     arguments = MultimodalNerTrainingArguments(
         output_dir,
         per_device_train_batch_size=batch_size,
@@ -47,9 +60,9 @@ def main(output_dir: str, batch_size: int) -> None:
     names = list(config.id2label.values())
     processor = UmgfProcessor(UmgfImageProcessor(), tiny_tokenizer())
     model = UmgfForTokenClassification(config)
-    trainer = MultimodalNerTrainer(model, arguments, processing_class=processor, train_dataset=tweets(16, names))
+    trainer = MultimodalNerTrainer(model, arguments, processing_class=processor, train_dataset=posts(16, names))
     trainer.train()
-    output = trainer.predict(tweets(11, names))
+    output = trainer.predict(posts(11, names))
     if trainer.is_world_process_zero():
         result = {
             "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],

@@ -1,0 +1,68 @@
+"""Configurations: what is unknown or impossible is refused by its name."""
+
+import pytest
+from conftest import LABELS, tiny_config
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_umgf import RgcnConfig, TextOnlyConfig, UmgfConfig
+
+every_configuration = pytest.mark.parametrize("config_class", [UmgfConfig, RgcnConfig, TextOnlyConfig])
+
+
+@every_configuration
+def test_an_unknown_setting_is_refused_with_the_closest_known_one(config_class, tmp_path):
+    with pytest.raises(ValueError, match=f"{config_class.__name__} has no setting 'drop_out'; did you mean 'dropout'"):
+        config_class(drop_out=0.1)
+    with pytest.raises(ValueError, match=f"{config_class.__name__} has no setting 'max_objectz'; it has .*dropout"):
+        config_class(max_objectz=4)
+    config_class().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no setting 'drop_out'"):
+        config_class.from_dict(config_class.get_config_dict(tmp_path)[0] | {"drop_out": 0.1})
+
+
+def test_a_misspelt_number_of_layers_is_refused():
+    with pytest.raises(ValueError, match="UmgfConfig has no setting 'num_layer'; did you mean 'num_layers'"):
+        tiny_config(num_layer=3)
+
+
+@every_configuration
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dropout", 1.5),
+        ("dropout", -0.1),
+        ("word_dropout", 1.0),
+        ("classifier_dropout", "much"),
+        ("object_feature_size", 0),
+        ("label_decoder", "viterbi"),
+        ("crf_reduction", "none"),
+        ("finetune_text", "yes"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_the_name_of_its_setting(config_class, name, value):
+    with pytest.raises(StrictDataclassError, match=f"'{name}'"):
+        config_class(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("config_class", "name", "value"),
+    [
+        (UmgfConfig, "num_layers", -1),
+        (UmgfConfig, "num_layers", 0),
+        (UmgfConfig, "d_model", 0),
+        (UmgfConfig, "num_heads", 2.5),
+        (UmgfConfig, "visual_nodes", "boxes"),
+        (RgcnConfig, "k", -1),
+        (RgcnConfig, "num_heads", 0),
+        (RgcnConfig, "readout", "max"),
+        (RgcnConfig, "gcn_norm", True),
+    ],
+)
+def test_an_impossible_value_of_a_systems_own_setting_is_refused(config_class, name, value):
+    with pytest.raises(StrictDataclassError, match=f"'{name}'"):
+        config_class(**{name: value})
+
+
+def test_labels_of_pieces_need_their_three_labels():
+    with pytest.raises(StrictDataclassError, match=r"\['X', '\[CLS\]'\] not among the labels"):
+        tiny_config(labels=[*LABELS, "[SEP]"], subword_labels="x", inter_edges="full")
