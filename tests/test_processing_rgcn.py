@@ -3,8 +3,6 @@
 import io
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -291,42 +289,6 @@ def test_a_processor_without_index_is_saved_and_loaded(processor, tmp_path):
     processor.relation_index = None
     processor.save_pretrained(tmp_path)
     assert AutoProcessor.from_pretrained(tmp_path).relation_index is None
-
-
-TAG_ELSEWHERE = """
-import sys
-import torch
-from transformers import AutoModelForTokenClassification, AutoProcessor
-folder = sys.argv[1]
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=True)
-assert "modeling_umgf" not in sys.modules
-batch = processor(text="a dog in the stadium", object_labels=["dog"])
-torch.save(model(**batch).logits, folder + "/logits.pt")
-"""
-
-
-def test_a_machine_without_this_package_tags_the_same(processor, tmp_path):
-    model = make(dropout=0.5)
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-c", _WITHOUT_PACKAGE + TAG_ELSEWHERE, str(tmp_path / "model")]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
-    expected = model(**processor(text="a dog in the stadium", object_labels=["dog"])).logits
-    assert torch.allclose(torch.load(tmp_path / "model" / "logits.pt"), expected, atol=1e-6)
-
-
-_WITHOUT_PACKAGE = """
-import importlib.abc, sys
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("modeling_umgf", "dataset_scripts", "train_umgf"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Absent())
-"""
 
 
 def test_configuration_has_the_width_of_its_text_encoder():
