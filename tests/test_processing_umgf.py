@@ -81,6 +81,8 @@ def test_a_grounder_is_asked_only_where_nobody_looked(processor):
         grounder=grounder,
     )
     assert asked == [([WORDS], [(40, 30)])]
+    processor(words=WORDS, grounder=grounder)
+    assert len(asked) == 1
     assert batch["inter_modal_mask"][0, :, 0].tolist() == [True] + [False] * 5
     assert batch["object_mask"][:, 0].tolist() == [True, True, False]
 
