@@ -260,9 +260,7 @@ class MultimodalNerProcessor(ProcessorMixin):
         options = (options or self._options({}))["text_kwargs"]
         sizes = {len(own["input_ids"]) for own in features}
         if options["padding"] in (False, "do_not_pad") and len(sizes) > 1:
-            raise ValueError(
-                f"Posts of {min(sizes)} to {max(sizes)} pieces are no batch without padding: padding=True."
-            )
+            raise ValueError(f"Posts of {min(sizes)} to {max(sizes)} pieces need padding=True to become one batch.")
         length = max(sizes)
         if options["padding"] == "max_length":
             length = max(length, self._max_length(options))
@@ -405,8 +403,8 @@ def check_nodes(name: str, nodes: Any, keys: Sequence[str]) -> None:
     """Raise ValueError where a column of a post is neither None nor a list of mappings that have these keys."""
     if nodes is None:
         return
-    whole = _is_list(nodes) and all(isinstance(node, Mapping) for node in nodes)
-    if not whole or any(node.get(key) is None for node in nodes for key in keys):
+    are_mappings = isinstance(nodes, list | tuple) and all(isinstance(node, Mapping) for node in nodes)
+    if not are_mappings or any(node.get(key) is None for node in nodes for key in keys):
         shown = ", ".join(f'"{key}": …' for key in keys)
         raise ValueError(f"{name} must be a list of {{{shown}}}, or None; of several posts a list of such lists")
 

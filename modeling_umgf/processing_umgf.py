@@ -69,7 +69,8 @@ class UmgfProcessor(MultimodalNerProcessor):
             for i, post in enumerate(prepared):
                 if objects[i] is None and features[i] is None and post.picture is not None:
                     unseen.append(i)
-            found = grounder([prepared[i].tokens for i in unseen], [prepared[i].picture for i in unseen])
+            words = [prepared[i].tokens for i in unseen]
+            found = grounder(words, [prepared[i].picture for i in unseen]) if unseen else []
             for i, own in zip(unseen, found, strict=True):
                 objects[i] = own
         for i, post in enumerate(prepared):
