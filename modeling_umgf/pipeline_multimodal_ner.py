@@ -11,7 +11,7 @@ from transformers import Pipeline
 from transformers.image_utils import load_image
 from transformers.utils import logging
 
-from .batching import SortedWindows, stack
+from .batching import SortedWindows
 from .decoding import decode
 from .pictures import UnreadablePicture
 from .processing_multimodal_ner import NodeKind, PreparedPost
@@ -113,8 +113,6 @@ class MultimodalNerPipeline(Pipeline):
         unread = post.keys() - self.input_columns - {"id", "ner_tags"}
         if unread := sorted(str(name) for name in unread if post[name] is not None):
             logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.")
-        if all(post.get(name) is None for name in ("text", "words", "tokens")):
-            raise ValueError('the post has no text: give "text" (a string) or "words" (a list of strings)')
         post = {**post, "image": _fetch(post.get("image"), timeout)} if self.processor.reads_pictures else post
         return self.processor.prepare([post], **describers)[0]
 
@@ -152,7 +150,7 @@ class MultimodalNerPipeline(Pipeline):
             if not isinstance(item, dict) and item.words:
                 alike.setdefault("object_features" in item.features, []).append(i)
         for rows in alike.values():
-            features = stack([items[i].features for i in rows], self.processor.tokenizer.pad_token_id)
+            features = self.processor.batch([items[i] for i in rows])
             outputs = self.forward(features, **forward_params)
             for row, i in enumerate(rows):
                 results[i] = self.postprocess({"post": items[i], "row": row, **outputs})
