@@ -35,7 +35,8 @@ def main() -> None:
         for file in ("train.txt", "valid.txt", "test.txt")
         for row in read_conll(Path(arguments.tweets, file), umt=True)
     ]
-    texts, own = [" ".join(row["tokens"]) for row in tweets], [[row["id"]] for row in tweets]
+    texts = [" ".join(row["tokens"]) for row in tweets]
+    own = [[row["id"]] for row in tweets]
 
     begin = time.time()
     encoder = SentenceEncoder(arguments.text_encoder)

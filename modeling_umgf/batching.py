@@ -86,8 +86,10 @@ class SortedWindows:
     """
 
     def __init__(self, items: Iterable[Any], batch_size: int, window: int, size: Callable[[Any], Any]):
-        self.items, self.size = iter(items), size
-        self.batch_size, self.window = batch_size, window
+        self.items = iter(items)
+        self.size = size
+        self.batch_size = batch_size
+        self.window = window
         self.orders = deque()  # of the windows under way
 
     def __iter__(self) -> Iterator[list[Any]]:

@@ -157,7 +157,8 @@ class LinearChainCrf(LabelDecoder, CRF):
             [B, w, L] float32, sums to 1 over the labels of a word; 0 where the mask is false. Has no gradient itself.
         """
         with torch.inference_mode(False):
-            emissions, mask = _at_least_float32(emissions).clone(), mask.clone()
+            emissions = _at_least_float32(emissions).clone()
+            mask = mask.clone()
             probability = torch.func.grad(lambda scores: self.log_partition(scores, mask).sum())(emissions)
             return probability.detach().clamp(0, 1)
 

@@ -279,9 +279,11 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             object_mask: [B, m] real nodes; None = all.
         """
         if object_features is None and pixel_values is None:
-            object_features, object_mask = H.new_zeros(len(H), 0, self.config.object_feature_size), None
+            object_features = H.new_zeros(len(H), 0, self.config.object_feature_size)
+            object_mask = None
             if self.training and self.vision_model is not None and self.config.finetune_cnn:
-                pixel_values, object_features = H.new_zeros(len(H), 0, 1, 1, 1), None  # gradients of 0, not none
+                pixel_values = H.new_zeros(len(H), 0, 1, 1, 1)  # gradients of 0, not none
+                object_features = None
         nodes = pixel_values if object_features is None else object_features
         if object_mask is None:
             object_mask = torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)
@@ -370,7 +372,8 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         starts = None if by_pieces else word_starts
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, word_starts=starts, **inputs)
         emissions = self.classifier(self.dropout(outputs.last_hidden_state)).float()  # [B, w, labels]
-        mask, gates = outputs.word_mask, outputs.gates  # [B, w], [B, w, nodes] of each kind
+        mask = outputs.word_mask  # [B, w]
+        gates = outputs.gates  # [B, w, nodes] of each kind
         if by_pieces and labels is not None and word_starts is not None:
             labels = self.labels_of_pieces(labels, word_starts, mask)
 

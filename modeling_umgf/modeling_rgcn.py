@@ -114,7 +114,8 @@ class RgcnModel(MultimodalNerModel):
             Word states, and gates for the kinds "inter", how much each word takes of each picture that matches the
             text, and "intra", how much the own picture takes of each picture with the same objects.
         """
-        H_S, gates = text.states, {}
+        H_S = text.states
+        gates = {}
         V, picture_mask = self.own_picture(H_S, pixel_values, object_features, object_mask)  # [B, r, d], [B, r]
 
         if self.config.use_inter:

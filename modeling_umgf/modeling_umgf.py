@@ -22,7 +22,8 @@ class ModalityUpdate(nn.Module):
     def __init__(self, config: UmgfConfig, attends: bool = True, project_values: bool = True, receives: bool = True):
         super().__init__()
         d = config.d_model
-        self.attends, self.intra_ffn = attends, attends and config.intra_ffn
+        self.attends = attends
+        self.intra_ffn = attends and config.intra_ffn
         self.dropout = nn.Dropout(config.dropout)
         if attends:
             self.attention = MultiHeadAttention(d, config.num_heads, config.dropout, project_values)
@@ -59,7 +60,8 @@ class UmgfLayer(nn.Module):
 
     def __init__(self, config: UmgfConfig, is_last: bool):
         super().__init__()
-        self.is_last, self.share_modal_params = is_last, config.share_modal_params
+        self.is_last = is_last
+        self.share_modal_params = config.share_modal_params
         self.text = ModalityUpdate(config)
         if not config.share_modal_params:
             project_values = config.visual_attention == "full"
