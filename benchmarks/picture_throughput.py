@@ -40,7 +40,8 @@ class Stopwatch:
     """Seconds by stage."""
 
     def __init__(self, device: torch.device):
-        self.device, self.seconds = device, Counter()
+        self.device = device
+        self.seconds = Counter()
         self.clock = time.process_time if device.type == "cpu" else time.perf_counter
 
     @contextmanager

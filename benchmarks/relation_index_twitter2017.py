@@ -11,8 +11,8 @@ import argparse
 import time
 from pathlib import Path
 
-from dataset_scripts.published_formats import read_caption_file, read_relation_file
-from dataset_scripts.readers import read_conll
+from dataset_scripts.reading.conll import read_conll
+from dataset_scripts.reading.published_formats import read_caption_file, read_relation_file
 from dataset_scripts.relations.authors_files import AUTHORS_FILES
 from dataset_scripts.relations.report import hubness
 from modeling_umgf import RelationIndex, SentenceEncoder
@@ -35,7 +35,8 @@ def main() -> None:
         for file in ("train.txt", "valid.txt", "test.txt")
         for row in read_conll(Path(arguments.tweets, file), umt=True)
     ]
-    texts, own = [" ".join(row["tokens"]) for row in tweets], [[row["id"]] for row in tweets]
+    texts = [" ".join(row["tokens"]) for row in tweets]
+    own = [[row["id"]] for row in tweets]
 
     begin = time.time()
     encoder = SentenceEncoder(arguments.text_encoder)

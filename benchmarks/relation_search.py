@@ -45,11 +45,13 @@ def search(arguments: argparse.Namespace, settings: dict, output: Path) -> dict:
     """Build an index, search it, write the rows that were found; returns times and memory."""
     pool = vectors(arguments.pictures, arguments.width, 1, getattr(torch, settings["dtype"]))
     queries = vectors(arguments.queries, arguments.width, 2)
-    begin, memory_of_vectors = time.time(), peak_memory()
+    begin = time.time()
+    memory_of_vectors = peak_memory()
     index = RelationIndex([str(i) for i in range(len(pool))], text_embeddings=pool)
     if "factory" in settings:
         index.use_faiss(settings["factory"], settings["depth"])
-    built, memory_before = time.time(), peak_memory()
+    built = time.time()
+    memory_before = peak_memory()
     found = index.neighbors_for_text(queries, K)
     seconds = time.time() - built
     rows = np.full((len(found), K), -1)
@@ -82,7 +84,9 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(search(arguments, SEARCHES[arguments.only], Path(arguments.output))))
         return
-    begin, rows, found = time.time(), [], {}
+    begin = time.time()
+    rows = []
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, name in enumerate(SEARCHES):
             output = Path(folder, f"{i}.npy")

@@ -32,7 +32,8 @@ def main() -> None:
     extra = sys.argv[len(own) + 2 :]
     arguments = parser.parse_args(own)
 
-    runs, seconds = {}, 0.0
+    runs = {}
+    seconds = 0.0
     for seed in arguments.seeds:
         folder = Path(arguments.runs_dir, f"{arguments.name}_seed{seed}")
         finished = folder / "finished.json"
@@ -43,7 +44,8 @@ def main() -> None:
             facts = json.loads((folder / "run.json").read_text())  # what the model card is made of, scores included
             finished.write_text(json.dumps({"facts": facts, "seconds": time.time() - start}))
         run = json.loads(finished.read_text())
-        runs[seed], seconds = run["facts"], seconds + run["seconds"]
+        runs[seed] = run["facts"]
+        seconds = seconds + run["seconds"]
 
     first = runs[arguments.seeds[0]]["results"]
     test_scores = {key: [facts["results"][key] for facts in runs.values()] for key in first if "f1" in key}

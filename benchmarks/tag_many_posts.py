@@ -70,7 +70,8 @@ def tag(posts: Path, output: str, kill_at: int | None = None, num_proc: int = 1)
     """Run the command; kill it (SIGKILL) when the output has so many lines. Returns seconds and peak memory (MB)."""
     command = [sys.executable, "-m", "modeling_umgf", "tag", posts.name, "--images", "pictures", "--model", "model"]
     command += ["--output", output, "--batch_size", "64", "--num_proc", str(num_proc)]
-    begin, peak = time.perf_counter(), 0
+    begin = time.perf_counter()
+    peak = 0
     process = subprocess.Popen(command, cwd=posts.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, peak_memory(process.pid))
@@ -100,7 +101,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         save_tiny_model(folder / "model")
-        few, many = write_posts(folder, count // 10), write_posts(folder, count)
+        few = write_posts(folder, count // 10)
+        many = write_posts(folder, count)
         runs = {f"{count // 10} posts": tag(few, "few.jsonl"), f"{count} posts": tag(many, "whole.jsonl")}
         runs[f"{count} posts, killed half way"] = tag(many, "killed.jsonl", kill_at=count // 2)
         saved = count_lines(folder / "killed.jsonl")

@@ -22,14 +22,14 @@ from modeling_umgf.relation_index import RelationIndex
 from modeling_umgf.relation_pictures import looks_of
 from modeling_umgf.sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder
 
-from .features import OPTIONAL_COLUMNS
+from .columns.contract import COLUMNS
+from .reading.bad_input import BadInput, run_command
+from .reading.splits import load_splits
+from .reading.text_files import read_id_list
 from .relations.authors_files import authors_neighbors
 from .relations.post_pictures import PostPictures, encode_captions, hash_and_look, see_pictures
 from .relations.report import card_text, describe, log_report
-from .splits import load_splits
-from .text_files import BadInput, run_command
-from .twitter2017c import read_id_list
-from .writing import check_output_dir, write_dataset
+from .writing.dataset_folder import check_output_dir, write_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def find_neighbors(
 def replace_column(split: Dataset, name: str, values: list) -> Dataset:
     """The dataset with the values as the column `name`."""
     columns = [column for column in split.features if column != name]
-    return split.select_columns(columns).add_column(name, values, feature=OPTIONAL_COLUMNS[name])
+    return split.select_columns(columns).add_column(name, values, feature=COLUMNS[name].feature)
 
 
 def main() -> None:
@@ -190,7 +190,8 @@ def main() -> None:
     features = arguments.features
     if features not in ("caption", "none"):
         features = PictureFeatures.from_pretrained(features)
-        features.image_processor.size = {"height": arguments.image_size, "width": arguments.image_size}
+        if arguments.image_size is not None:
+            features.image_processor.size = {"height": arguments.image_size, "width": arguments.image_size}
     encoder = HashingEncoder() if arguments.text_encoder == "hashing" else SentenceEncoder(arguments.text_encoder)
     build_relations(
         load_splits(arguments.dataset, captions_file=arguments.captions),
@@ -234,7 +235,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what the model sees of a neighbour: id or folder of the model's image encoder; caption (its vector, no "
         "pixels; also written as the posts' own object_features); or none",
     )
-    parser.add_argument("--image_size", type=int, default=224, help="pixels square, as in training")
+    parser.add_argument(
+        "--image_size", type=int, help="pixels square, as in training (default: what the image encoder was made for)"
+    )
     parser.add_argument("--pooled", action="store_true", help="one vector a picture instead of one for each cell")
     parser.add_argument("--k", type=int, default=5, help="neighbours of each relation")
     parser.add_argument(

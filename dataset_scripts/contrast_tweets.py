@@ -6,7 +6,6 @@ object decides. Some pictures have misleading objects. Three posts in 25 have no
 the words say its type; one holds no name at all.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from datasets import Dataset, DatasetDict
 from modeling_umgf.labels import bio_labels, spans_to_tags
 
 from .columns.contract import TWITTER_TYPES, dataset_features
+from .contrast.command import run_generator
 from .contrast.drawings import draw_objects
 from .contrast.names import invented_name, invented_words
-from .reading.bad_input import run_command
 from .writing.dataset_folder import check_output_dir, write_dataset
 
 SPLITS = {"train": (2000, 1140), "validation": (300, 57), "test": (500, 95)}
@@ -182,12 +181,8 @@ def _fill(template: str, mentions: list) -> tuple[list[str], list[tuple[int, int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output_dir", required=True, help="folder to write; a dataset that is there is replaced")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    write_contrast_tweets(arguments.output_dir, arguments.seed)
+    run_generator(__doc__.splitlines()[0], write_contrast_tweets)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -11,7 +11,6 @@ The image encoder is a small ResNet that is first trained, on drawings of its ow
 frozen, as one trained on ImageNet would be.
 """
 
-import argparse
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +28,9 @@ from modeling_umgf.sentence_encoders import HashingEncoder
 
 from .build_relations import build_relations
 from .columns.contract import TWITTER_TYPES, dataset_features
+from .contrast.command import run_generator
 from .contrast.drawings import draw_objects
 from .contrast.names import invented_name, invented_words
-from .reading.bad_input import run_command
 
 SPLITS = {"train": 1600, "validation": 200, "test": 400}
 """Posts of each split; half of them are decided by each relation. Four posts share a name, two a topic."""
@@ -177,12 +176,8 @@ def write_relation_contrast_tweets(output_dir: str | Path, seed: int = 0) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output_dir", required=True, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    write_relation_contrast_tweets(arguments.output_dir, arguments.seed)
+    run_generator(__doc__.splitlines()[0], write_relation_contrast_tweets)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(DOCS)]  # the checkout, installed or not
 
 import modeling_umgf  # noqa: E402
 from modeling_umgf.model_card import render_model_card  # noqa: E402
+from modeling_umgf.systems import systems  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md
@@ -101,7 +102,16 @@ def formatted(text: str, path: Path) -> str:
 
 # Commands
 
-FOLDERS_OF_COMMANDS = (".", "dataset_scripts", "demo", "examples", "benchmarks", "docs", "docs/figures")
+COMMAND_FOLDERS = (
+    ".",
+    "modeling_umgf",
+    "dataset_scripts",
+    "demo",
+    "examples",
+    "benchmarks",
+    "docs",
+    "docs/figures",
+)
 COMMANDS_INTRODUCTION = """
 Commands of `modeling_umgf` and `dataset_scripts` come with the package; the others need a clone of the repository and
 are run in its folder. `--help` lists the arguments of those that take any.
@@ -110,7 +120,7 @@ are run in its folder. `--help` lists the arguments of those that take any.
 
 def commands_page() -> str:
     """docs/commands.md."""
-    rows = [[f"`{command}`", line] for command, line in commands().items()]
+    rows = [[f"`{name}`", line[:1].upper() + line[1:].removesuffix(".")] for name, line in commands().items()]
     heading = GENERATED.format("the code") + "# Commands"
     return "\n\n".join([heading, COMMANDS_INTRODUCTION, table(["command", "what it does"], rows)]) + "\n"
 
@@ -118,8 +128,8 @@ def commands_page() -> str:
 def commands() -> dict[str, str]:
     """Every command of the repository with one line on what it does."""
     found = package_commands()
-    for folder in FOLDERS_OF_COMMANDS:
-        for path in sorted((ROOT / folder).glob("*.py")):
+    for folder in COMMAND_FOLDERS:
+        for path in sorted((ROOT / folder).glob("[!_]*.py")):
             text = path.read_text(encoding="utf-8")
             if '\nif __name__ == "__main__":' in text:
                 package = (path.parent / "__init__.py").exists()
@@ -217,7 +227,8 @@ VARIANTS = {
 
 def score_table(results: dict[str, dict[str, Any]]) -> str:
     """One row for each result with scores over seeds."""
-    keys = [key for key in VARIANTS if any(key in result["mean"] for result in results.values())]
+    known = set().union(*(result["mean"] for result in results.values()))
+    keys = [key for key in VARIANTS if key in known]
     rows = []
     for name, result in results.items():
         scores = [with_deviation(result["mean"].get(key), result["deviation"].get(key)) for key in keys]
@@ -268,14 +279,8 @@ def title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def system_titles() -> dict[str, str]:
-    """What each system is called, by its model type."""
-    configurations = [getattr(modeling_umgf, name) for name in modeling_umgf.__all__ if name.endswith("Config")]
-    spelled = {"umgf": "UMGF", "rgcn": "R-GCN"}  # until every configuration has its title
-    return {c.model_type: getattr(c, "title", None) or spelled[c.model_type] for c in configurations}
-
-
-SPELLED = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"} | system_titles()
+SPELLED = {"twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
+SPELLED |= {model_type: system.config.title for model_type, system in systems().items()}
 
 
 def cell(value: Any) -> str:
@@ -290,7 +295,8 @@ def cell(value: Any) -> str:
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     header = list(header)
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows))
+    lines = [header, ["---"] * len(header)] + list(rows)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 # Writing

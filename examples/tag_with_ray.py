@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         fn_constructor_kwargs={"model": options.model, "images": options.images, "batch_size": options.batch_size},
         batch_format="pyarrow",
         batch_size=4 * options.batch_size,
-        concurrency=options.concurrency,
+        compute=ray.data.ActorPoolStrategy(size=options.concurrency),
         num_gpus=options.num_gpus,
     )
     tagged.write_json(options.output)

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = ArgumentParser(
         prog=PROGRAM,
         formatter_class=RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{name:10}{command.help}" for name, command in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"    {name:10}{command.help}" for name, command in COMMANDS.items()),
     )
     parser.add_argument("command", choices=COMMANDS, help=f"see below, and `{PROGRAM} COMMAND --help`")
     parser.add_argument("options", nargs=REMAINDER, help="arguments of the command")

@@ -11,13 +11,14 @@ FILL = {"word_starts": -1, "labels": -100}
 """What the padding of a tensor holds, where it is not 0."""
 
 TEXT = ("input_ids", "attention_mask")
+"""Tensors of pieces; their padding may go on the left."""
 
 
 def stack(
     posts: Sequence[Mapping[str, torch.Tensor]],
     pad_token_id: int = 0,
     padding_side: str = "right",
-    length: int | None = None,
+    length: int = 0,
 ) -> dict[str, torch.Tensor]:
     """Join the tensors of posts into one batch, padded to the largest; what only some posts have is padding in others.
 
@@ -25,7 +26,7 @@ def stack(
         posts: for each post its tensors by name, without the dimension of the batch.
         pad_token_id: padding of `input_ids`.
         padding_side: where the padding of the text goes, "right" or "left"; all else is padded on the right.
-        length: pieces to pad to at least; default: those of the longest post.
+        length: pieces to pad to at least.
 
     Returns:
         The tensors [B, …]; those that are empty for all posts are left out.
@@ -36,37 +37,39 @@ def stack(
     fill = FILL | {"input_ids": pad_token_id}
     batch = {}
     for name in dict.fromkeys(name for post in posts for name in post):
-        tensors = [post.get(name) for post in posts]
-        shape = _common_shape(name, [tensor for tensor in tensors if tensor is not None])
-        if name in TEXT and length is not None:
+        shape = _common_shape(name, posts)
+        if name in TEXT:
             shape[0] = max(shape[0], length)
         if 0 in shape:
             continue
+        tensors = [post.get(name) for post in posts]
         first = next(tensor for tensor in tensors if tensor is not None)
         batch[name] = first.new_full((len(posts), *shape), fill.get(name, 0))
         for row, tensor in zip(batch[name], tensors, strict=True):
-            if tensor is not None:
-                on_the_left = name in TEXT and padding_side == "left"
-                place = [slice(size) for size in tensor.shape]
-                row[slice(shape[0] - len(tensor), None) if on_the_left else tuple(place)] = tensor
-    if padding_side == "left" and "input_ids" in batch:
+            if tensor is None:
+                continue
+            place = [slice(size) for size in tensor.shape]
+            if name in TEXT and padding_side == "left":
+                place[0] = slice(shape[0] - len(tensor), None)
+            row[tuple(place)] = tensor
+    if padding_side == "left":
         moved = batch["input_ids"].shape[1] - torch.tensor([len(post["input_ids"]) for post in posts])
         starts = batch["word_starts"]
         batch["word_starts"] = torch.where(starts < 0, starts, starts + moved[:, None])
     return batch
 
 
-def _common_shape(name: str, tensors: Sequence[torch.Tensor]) -> list[int]:
-    """The largest of each size; of features and pictures only the first may differ: how many there are."""
-    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
-    if tensors[0].is_floating_point():
-        shapes = sorted({tuple(tensor.shape[1:]) for tensor in tensors if len(tensor)})
-        if len(shapes) > 1:
-            raise ValueError(
-                f"{name} of these posts don't fit together: {' and '.join(str(list(one)) for one in shapes)} each; "
-                "take them all from one encoder."
-            )
-    return shape
+def _common_shape(name: str, posts: Sequence[Mapping[str, torch.Tensor]]) -> list[int]:
+    """The largest of each size; but for masks, only the first may differ: how many there are."""
+    tensors = {i: post[name] for i, post in enumerate(posts) if name in post}
+    shapes = {}
+    for i, tensor in tensors.items():
+        if tensor.dtype != torch.bool:
+            shapes.setdefault(tuple(tensor.shape[1:]), i)
+    if len(shapes) > 1:
+        shown = " and ".join(f"{list(shape)} (post {i})" for shape, i in shapes.items())
+        raise ValueError(f"{name} of these posts don't fit together: {shown} each; make all of them in one way.")
+    return [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors.values()), strict=True)]
 
 
 class SortedWindows:
@@ -83,8 +86,10 @@ class SortedWindows:
     """
 
     def __init__(self, items: Iterable[Any], batch_size: int, window: int, size: Callable[[Any], Any]):
-        self.items, self.size = iter(items), size
-        self.batch_size, self.window = batch_size, window
+        self.items = iter(items)
+        self.size = size
+        self.batch_size = batch_size
+        self.window = window
         self.orders = deque()  # of the windows under way
 
     def __iter__(self) -> Iterator[list[Any]]:

@@ -23,7 +23,7 @@ READ_BY_TRANSFORMERS = {
     "transformers_version",
     "use_cache",
 }
-"""Names that are no fields of a configuration, but come with one from a file or from `from_pretrained`."""
+"""Names that are no fields of a configuration, but that transformers gives or writes into one."""
 
 
 def share(default: float) -> Any:

@@ -61,11 +61,13 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> UmgfForTokenClassificat
     modules = _module_names(config.num_layers)
     unread_layer = f"model.layers.{config.num_layers - 1}.object"  # nothing reads what objects receive in the last one
     unread = ("model.text_model.pooler", f"{unread_layer}.gate", f"{unread_layer}.feed_forward")
-    original_names, converted = {}, {}
+    original_names = {}
+    converted = {}
     for released_name, released_value in weights.items():
         for name, value in _our_weights(released_name, released_value, modules).items():
             if not name.startswith(unread) and name != "model.text_model.embeddings.position_ids":
-                converted[name], original_names[name] = value, released_name
+                converted[name] = value
+                original_names[name] = released_name
 
     expected = {name: value.shape for name, value in model.state_dict().items()}
     _complain("lacks", [_released_name(name, modules) for name in expected if name not in converted])
@@ -162,7 +164,8 @@ def _our_weights(name: str, value: torch.Tensor, modules: dict[str, str]) -> dic
     released = next((released for released in modules if name.startswith(f"{released}.")), None)
     if released is None:
         return {name: value}
-    module, parameter = modules[released], name[len(released) + 1 :]
+    module = modules[released]
+    parameter = name[len(released) + 1 :]
     if not module.endswith(".gate"):
         return {f"{module}.{parameter}": value}
     if parameter != "weight":

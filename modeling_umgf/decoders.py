@@ -20,7 +20,51 @@ except ImportError as error:
     ) from error
 
 
-class LinearChainCrf(CRF):
+Penalty = tuple[torch.Tensor, torch.Tensor]
+"""Scores for the first label [L] and for a label after another [L, L]; see `bio_transition_penalty`."""
+
+
+class LabelDecoder(nn.Module):
+    """What both decoders share: the probability of spans; `num_tags` is the number of labels L."""
+
+    num_tags: int
+
+    @torch.no_grad()
+    def span_probability(
+        self,
+        emissions: torch.Tensor,
+        mask: torch.Tensor,
+        rows: list[int],
+        starts: list[int],
+        ends: list[int],
+        tags: list[list[int]],
+    ) -> torch.Tensor:
+        """Exact joint probability of the labels of spans.
+
+        Args:
+            emissions: [B, w, L].
+            mask: [B, w] bool.
+            rows: N row numbers in the batch.
+            starts: N first words of the spans.
+            ends: N words after the spans.
+            tags: N lists with one label id per word of the span.
+
+        Returns:
+            [N] float32 in 0..1.
+
+        Raises:
+            ValueError: a span has not exactly one label per word.
+        """
+        required = torch.full((len(rows), emissions.shape[1]), -1)
+        for number, (start, end, labels) in enumerate(zip(starts, ends, tags, strict=True)):
+            if len(labels) != end - start:
+                raise ValueError(f"Span {number} has {end - start} words but {len(labels)} labels.")
+            required[number, start:end] = torch.tensor(labels)
+        rows = torch.as_tensor(rows, dtype=torch.long, device=emissions.device)
+        return self.path_probability(emissions, mask.bool(), rows, required.to(emissions.device)).clamp(0, 1)
+
+
+class LinearChainCrf(LabelDecoder, CRF):
     """Conditional random field over the words of a post.
 
     Under `torch.compile` the loops over words stay outside the graph, else every length would be compiled anew.
@@ -84,10 +128,7 @@ class LinearChainCrf(CRF):
     @torch.compiler.disable
     @torch.no_grad()
     def decode(
-        self,
-        emissions: torch.Tensor,
-        mask: torch.Tensor,
-        transition_penalty: tuple[torch.Tensor, torch.Tensor] | None = None,
+        self, emissions: torch.Tensor, mask: torch.Tensor, transition_penalty: Penalty | None = None
     ) -> torch.Tensor:
         """Best label path of each row (Viterbi), without a host synchronisation.
 
@@ -116,49 +157,27 @@ class LinearChainCrf(CRF):
             [B, w, L] float32, sums to 1 over the labels of a word; 0 where the mask is false. Has no gradient itself.
         """
         with torch.inference_mode(False):
-            emissions, mask = _at_least_float32(emissions).clone(), mask.clone()
+            emissions = _at_least_float32(emissions).clone()
+            mask = mask.clone()
             probability = torch.func.grad(lambda scores: self.log_partition(scores, mask).sum())(emissions)
             return probability.detach().clamp(0, 1)
 
-    @torch.no_grad()
-    def span_probability(
-        self,
-        emissions: torch.Tensor,
-        mask: torch.Tensor,
-        rows: list[int],
-        starts: list[int],
-        ends: list[int],
-        tags: list[list[int]],
+    def path_probability(
+        self, emissions: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, required: torch.Tensor
     ) -> torch.Tensor:
-        """Exact joint probability of the labels of a span: partition of the paths through them by partition of all.
-
-        Args:
-            emissions: [B, w, L].
-            mask: [B, w] bool.
-            rows: N row numbers in the batch.
-            starts: N first words of the spans.
-            ends: N words after the spans.
-            tags: N lists with one label id per word of the span.
-
-        Returns:
-            [N] float32 in 0..1.
-
-        Raises:
-            ValueError: a span has not exactly one label per word.
-        """
-        required = _required_labels(emissions, starts, ends, tags).unsqueeze(2)  # [N, w, 1]
+        """Probability [N] of the paths of some rows [N] through labels [N, w], -1 = any: their partition by all."""
+        required = required.unsqueeze(2)  # [N, w, 1]
         allowed = (required == -1) | (required == torch.arange(self.num_tags, device=emissions.device))
-        rows = torch.as_tensor(rows, dtype=torch.long, device=emissions.device)
         constrained = _at_least_float32(emissions)[rows].masked_fill(~allowed, float("-inf"))
         log_probability = self.log_partition(constrained, mask[rows]) - self.log_partition(emissions, mask)[rows]
-        return log_probability.exp().clamp(max=1)
+        return log_probability.exp()
 
     def _compact(self, emissions: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         self._validate(emissions)
         return _compact(emissions, mask)
 
 
-class SoftmaxDecoder(nn.Module):
+class SoftmaxDecoder(LabelDecoder):
     """Every word is labelled by itself; arguments and results as those of `LinearChainCrf`.
 
     Args:
@@ -177,10 +196,7 @@ class SoftmaxDecoder(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self,
-        emissions: torch.Tensor,
-        mask: torch.Tensor,
-        transition_penalty: tuple[torch.Tensor, torch.Tensor] | None = None,
+        self, emissions: torch.Tensor, mask: torch.Tensor, transition_penalty: Penalty | None = None
     ) -> torch.Tensor:
         """Best label of each word [B, w], -100 where the mask is false; with a penalty, the best path under it."""
         if transition_penalty is None:
@@ -194,22 +210,13 @@ class SoftmaxDecoder(nn.Module):
         """Probability [B, w, L] of every label of every word; 0 where the mask is false."""
         return _at_least_float32(emissions).softmax(-1).masked_fill(~mask.bool()[..., None], 0)
 
-    @torch.no_grad()
-    def span_probability(
-        self,
-        emissions: torch.Tensor,
-        mask: torch.Tensor,
-        rows: list[int],
-        starts: list[int],
-        ends: list[int],
-        tags: list[list[int]],
+    def path_probability(
+        self, emissions: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, required: torch.Tensor
     ) -> torch.Tensor:
-        """Joint probability [N] of the labels of spans: the product of those of their words."""
-        required = _required_labels(emissions, starts, ends, tags)  # [N, w]
-        rows = torch.as_tensor(rows, dtype=torch.long, device=emissions.device)
+        """Probability [N] of labels [N, w], -1 = any, of the words of some rows [N]: the product over the words."""
         probability = _at_least_float32(emissions).log_softmax(-1)[rows]  # [N, w, L]
         chosen = probability.gather(2, required.clamp(min=0).unsqueeze(2)).squeeze(2)  # [N, w]
-        return chosen.masked_fill((required == -1) | ~mask.bool()[rows], 0).sum(1).exp()
+        return chosen.masked_fill((required == -1) | ~mask[rows], 0).sum(1).exp()
 
 
 LABEL_DECODERS = {"crf": LinearChainCrf, "softmax": SoftmaxDecoder}
@@ -254,23 +261,11 @@ def viterbi(
 
 
 def _penalised(
-    start: torch.Tensor, transitions: torch.Tensor, penalty: tuple[torch.Tensor, torch.Tensor] | None
+    start: torch.Tensor, transitions: torch.Tensor, penalty: Penalty | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if penalty is None:
         return start, transitions
     return start + penalty[0].to(start), transitions + penalty[1].to(transitions)
-
-
-def _required_labels(
-    emissions: torch.Tensor, starts: list[int], ends: list[int], tags: list[list[int]]
-) -> torch.Tensor:
-    """Return the label [N, w] that each word of each span must have, -1 outside the spans."""
-    required = torch.full((len(starts), emissions.shape[1]), -1)
-    for number, (start, end, labels) in enumerate(zip(starts, ends, tags, strict=True)):
-        if len(labels) != end - start:
-            raise ValueError(f"Span {number} has {end - start} words but {len(labels)} labels.")
-        required[number, start:end] = torch.tensor(labels)
-    return required.to(emissions.device)
 
 
 def _compact(emissions: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -49,8 +49,12 @@ class DecodedBatch:
 
     def span_scores(self, spans: Sequence[Sequence[tuple[int, int, str]]]) -> list[list[float]]:
         """Probability of the predicted labels of the words of each span, for the spans of each post."""
-        steps, predictions = self.step_of_word.tolist(), self.predictions.tolist()
-        rows, starts, ends, tags = [], [], [], []
+        steps = self.step_of_word.tolist()
+        predictions = self.predictions.tolist()
+        rows = []
+        starts = []
+        ends = []
+        tags = []
         for row, own in enumerate(spans):
             for first, after, _ in own:
                 rows.append(row)

@@ -6,7 +6,6 @@ Text embeddings are those of `SentenceEncoder`, which the relation index uses.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,45 +13,34 @@ import torch
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
-    AutoModel,
     AutoModelForImageTextToText,
     AutoModelForObjectDetection,
-    AutoProcessor,
     PreTrainedModel,
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .grounding import load_for_inference
-from .image_encoder import feature_map
+from .describer import Describer
+from .image_encoder import feature_map, load_image_encoder
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .pictures import open_picture
 
 
-class ObjectLabeler:
+class ObjectLabeler(Describer):
     """Name the objects of pictures with any closed-set object detector of transformers (DETR, RT-DETR, YOLOS, …).
 
     Args:
         model: the detector.
-        image_processor: its image processor.
+        processor: its image processor.
         min_score: objects with a lower score are left out.
     """
 
-    def __init__(self, model: PreTrainedModel, image_processor: BaseImageProcessor, min_score: float = 0.5):
-        self.model = model.eval()
-        self.image_processor = image_processor
-        self.min_score = min_score
+    default = "facebook/detr-resnet-50"
+    load_model = AutoModelForObjectDetection.from_pretrained
+    load_processor = AutoImageProcessor.from_pretrained
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        detector: str | os.PathLike = "facebook/detr-resnet-50",
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-        **settings: Any,
-    ) -> ObjectLabeler:
-        """Load a detector by its id or folder; see `load_for_inference` for device and dtype."""
-        model = load_for_inference(AutoModelForObjectDetection, detector, device, dtype)
-        return cls(model, AutoImageProcessor.from_pretrained(detector), **settings)
+    def __init__(self, model: PreTrainedModel, processor: BaseImageProcessor, min_score: float = 0.5):
+        super().__init__(model, processor)
+        self.min_score = min_score
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Any]) -> list[list[str]]:
@@ -65,12 +53,12 @@ class ObjectLabeler:
             For each picture the distinct labels, the best score first.
         """
         pictures = [open_picture(picture) for picture in pictures]
-        inputs = self.image_processor(images=pictures, return_tensors="pt").to(self.model.device, self.model.dtype)
+        inputs = self.processor(images=pictures, return_tensors="pt").to(self.model.device, self.model.dtype)
         outputs = self.model(**inputs)
         outputs.logits = outputs.logits.float()
         outputs.pred_boxes = outputs.pred_boxes.float()
         sizes = [(picture.height, picture.width) for picture in pictures]
-        found = self.image_processor.post_process_object_detection(outputs, self.min_score, sizes)
+        found = self.processor.post_process_object_detection(outputs, self.min_score, sizes)
         labels = []
         for own in found:
             best_first = own["scores"].argsort(descending=True, stable=True)
@@ -79,7 +67,7 @@ class ObjectLabeler:
         return labels
 
 
-class Captioner:
+class Captioner(Describer):
     """Describe pictures in words with any image-to-text model of transformers (BLIP, GIT, LLaVA, …).
 
     Args:
@@ -89,25 +77,15 @@ class Captioner:
         max_new_tokens: length of a caption at most.
     """
 
+    default = "Salesforce/blip-image-captioning-base"
+    load_model = AutoModelForImageTextToText.from_pretrained
+
     def __init__(self, model: PreTrainedModel, processor: Any, prompt: str | None = None, max_new_tokens: int = 30):
-        self.model = model.eval()
-        self.processor = processor
+        super().__init__(model, processor)
         if prompt is None and getattr(processor, "chat_template", None):
             prompt = "Describe this picture in one sentence."
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        captioner: str | os.PathLike = "Salesforce/blip-image-captioning-base",
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-        **settings: Any,
-    ) -> Captioner:
-        """Load a model by its id or folder; see `load_for_inference` for device and dtype."""
-        model = load_for_inference(AutoModelForImageTextToText, captioner, device, dtype)
-        return cls(model, AutoProcessor.from_pretrained(captioner), **settings)
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Any]) -> list[str]:
@@ -140,31 +118,24 @@ class Captioner:
         return self.processor.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
 
 
-class PictureFeatures:
+class PictureFeatures(Describer):
     """Features of pictures, or of crops, from any image encoder of transformers or timm.
 
     They are what the models compute from the same pictures themselves, so that a frozen encoder can be run once.
 
     Args:
         model: the encoder.
-        image_processor: resizes and normalises the pictures for it.
+        processor: resizes and normalises the pictures for it.
     """
 
-    def __init__(self, model: PreTrainedModel, image_processor: MultimodalNerImageProcessor):
-        self.model = model.eval()
-        self.image_processor = image_processor
-        self.name = model.name_or_path
+    default = "microsoft/resnet-152"
+    load_model = load_image_encoder
+    load_processor = MultimodalNerImageProcessor.from_vision_model
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        encoder: str | os.PathLike = "microsoft/resnet-152",
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> PictureFeatures:
-        """Load an encoder by its id or folder; see `load_for_inference` for device and dtype."""
-        model = load_for_inference(AutoModel, encoder, device, dtype)
-        return cls(model, MultimodalNerImageProcessor.from_vision_model(encoder))
+    def __init__(self, model: PreTrainedModel, processor: MultimodalNerImageProcessor):
+        super().__init__(model, processor)
+        self.image_processor = processor
+        self.name = model.name_or_path
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image.Image]) -> torch.Tensor:

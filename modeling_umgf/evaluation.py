@@ -130,6 +130,7 @@ def entity_counts(gold: Tags, predicted: Tags, strict: bool = False) -> tuple[li
     if len(gold) == 0 or len(gold) != len(predicted):
         raise ValueError(f"Cannot score {len(predicted)} predicted sentences against {len(gold)} gold ones.")
     spans: list[tuple[set[Span], set[Span]]] = []
+    found_types: set[str] = set()
     for index, (gold_tags, predicted_tags) in enumerate(zip(gold, predicted, strict=True)):
         if isinstance(gold_tags, str) or isinstance(predicted_tags, str):
             raise ValueError("Give a list of sentences, each a list of tags, not one list of tags.")
@@ -137,8 +138,11 @@ def entity_counts(gold: Tags, predicted: Tags, strict: bool = False) -> tuple[li
             raise ValueError(
                 f"Sentence {index} (counted from 0) has {len(gold_tags)} gold tags but {len(predicted_tags)} predicted."
             )
-        spans.append((set(entity_spans(gold_tags, strict)), set(entity_spans(predicted_tags, strict))))
-    types = sorted({entity_type for pair in spans for _, _, entity_type in pair[0] | pair[1]})
+        in_gold = set(entity_spans(gold_tags, strict))
+        in_predicted = set(entity_spans(predicted_tags, strict))
+        spans.append((in_gold, in_predicted))
+        found_types.update(entity_type for _, _, entity_type in in_gold | in_predicted)
+    types = sorted(found_types)
     row_of = {entity_type: row for row, entity_type in enumerate(types, start=1)}
     counts = np.zeros((len(spans), 1 + len(types), 3), dtype=int)
     for sentence, (in_gold, in_predicted) in enumerate(spans):
@@ -214,11 +218,11 @@ def _bootstrap_interval(counts: np.ndarray, samples: int, seed: int) -> tuple[fl
 def _by_name(prefix: str, types: list[str], scores: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     results = {}
     support = counts[..., 2].sum(0)
-    for row, name in enumerate(["", *(f"{entity_type}_" for entity_type in types)]):
-        for measure, score in zip(("precision", "recall", "f1"), scores[row].tolist(), strict=True):
-            results[f"{prefix}{name}{measure}"] = score
+    names = [""] + [f"{entity_type}_" for entity_type in types]
+    for row, name in enumerate(names):
+        precision, recall, f1 = scores[row].tolist()
+        results[f"{prefix}{name}precision"] = precision
+        results[f"{prefix}{name}recall"] = recall
+        results[f"{prefix}{name}f1"] = f1
         results[f"{prefix}{name}support"] = int(support[row])
     return results
-
-
-rgcn_fragment_f1 = fragment_f1  # until train_umgf.py calls it by the new name

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForZeroShotObjectDetection,
-    AutoProcessor,
     BatchFeature,
     PreTrainedModel,
     ProcessorMixin,
@@ -18,6 +17,7 @@ from transformers import (
 from transformers.image_transforms import center_to_corners_format
 from transformers.utils import ModelOutput
 
+from .describer import Describer
 from .noun_phrases import find_noun_phrases
 from .pictures import open_picture
 
@@ -36,7 +36,7 @@ class Detection(NamedTuple):
     query: str
 
 
-class Grounder:
+class Grounder(Describer):
     """Find the objects of posts with any zero-shot object detector of transformers.
 
     Each picture is asked for the noun phrases of its post and for `GENERAL_QUERIES`, all in one forward pass.
@@ -44,7 +44,8 @@ class Grounder:
     it; batch_size=1 avoids that.
 
     Args:
-        model: the detector.
+        model: the detector, any of `AutoModelForZeroShotObjectDetection`: (MM) Grounding DINO, OWL-ViT, OWLv2,
+            OmDet-Turbo.
         processor: its processor.
         min_score: boxes below are no objects. Detectors differ: the makers of Grounding DINO use 0.25 to 0.35, those of
             OWL 0.1; 0 takes the best box of every query.
@@ -54,6 +55,9 @@ class Grounder:
         noun_phrases: extractor of noun phrases, see `find_noun_phrases`.
         batch_size: pictures in a forward pass.
     """
+
+    default = "IDEA-Research/grounding-dino-tiny"
+    load_model = AutoModelForZeroShotObjectDetection.from_pretrained
 
     def __init__(
         self,
@@ -66,8 +70,7 @@ class Grounder:
         noun_phrases: str | Callable = "nltk",
         batch_size: int = 8,
     ):
-        self.model = model.eval()
-        self.processor = processor
+        super().__init__(model, processor)
         self.min_score = min_score
         self.max_overlap = max_overlap
         self.boxes_per_query = boxes_per_query
@@ -76,26 +79,6 @@ class Grounder:
         self.batch_size = batch_size
         # Grounding DINO reads all queries as one text of at most so many pieces; the others read a list of queries.
         self.prompt_length: int | None = getattr(model.config, "max_text_len", None)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        detector: str = "IDEA-Research/grounding-dino-tiny",
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-        **settings: Any,
-    ) -> Grounder:
-        """Load a detector.
-
-        Args:
-            detector: id or folder of any model of `AutoModelForZeroShotObjectDetection`: (MM) Grounding DINO, OWL-ViT,
-                OWLv2, OmDet-Turbo.
-            device: default the GPU where there is one.
-            dtype: default bfloat16 on a GPU, float32 elsewhere.
-            settings: the other arguments of `Grounder`.
-        """
-        model = load_for_inference(AutoModelForZeroShotObjectDetection, detector, device, dtype)
-        return cls(model, AutoProcessor.from_pretrained(detector), **settings)
 
     def __call__(
         self,
@@ -245,22 +228,6 @@ class Grounder:
         query = stops.cumsum(1).masked_fill(stops | torch.isin(ids, special.to(ids.device)), -1)  # [B, n]
         belongs = query[:, None, :, None] == torch.arange(num_queries, device=ids.device)  # [B, 1, n, queries]
         return (scores[:, :, : ids.shape[1], None] * belongs).amax(2).cpu()
-
-
-def load_for_inference(
-    model_class: Any, name: str, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> PreTrainedModel:
-    """Load a model in evaluation mode: on the GPU in bfloat16 where there is one, else on the CPU in float32.
-
-    Args:
-        model_class: a class with `from_pretrained`.
-        name: id or folder.
-        device: instead of the default.
-        dtype: instead of the default.
-    """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    return model_class.from_pretrained(name, dtype=dtype).to(device).eval()
 
 
 def query_text(words: Sequence[str]) -> str:

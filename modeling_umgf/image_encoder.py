@@ -22,8 +22,13 @@ ANY_SIZE = 224
 
 def load_image_encoder(name: str | os.PathLike, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load an image encoder by its id or folder; of a model of pictures and texts, such as CLIP, its image half."""
-    config = AutoConfig.from_pretrained(name)
-    return AutoModel.from_pretrained(name, config=getattr(config, "vision_config", config), dtype=dtype).eval()
+    config = image_half(AutoConfig.from_pretrained(name))
+    return AutoModel.from_pretrained(name, config=config, dtype=dtype).eval()
+
+
+def image_half(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the image encoder in one of pictures and texts; another one as it is."""
+    return getattr(config, "vision_config", config)
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:

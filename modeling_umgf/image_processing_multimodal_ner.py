@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from math import ceil, floor, isfinite
 
 from PIL import Image
-from transformers import AutoImageProcessor, PreTrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
-from .image_encoder import picture_size
+from .image_encoder import image_half, picture_size
 
 
 class MultimodalNerImageProcessor(PilBackend):
@@ -25,12 +26,20 @@ class MultimodalNerImageProcessor(PilBackend):
 
     @classmethod
     def from_vision_model(cls, vision: str | os.PathLike, **settings) -> "MultimodalNerImageProcessor":
-        """Normalise as the pretrained image encoder `vision` (timm or transformers; id or folder) expects."""
+        """Make pictures as a pretrained image encoder expects them.
+
+        Args:
+            vision: its id or folder (timm or transformers).
+            settings: instead of its size and normalisation.
+        """
         source = AutoImageProcessor.from_pretrained(vision)
         if hasattr(source, "data_config"):  # timm
             expected = {"image_mean": source.data_config["mean"], "image_std": source.data_config["std"]}
         else:
             expected = {"image_mean": source.image_mean, "image_std": source.image_std}
+        if "size" not in settings:
+            height, width = picture_size(image_half(AutoConfig.from_pretrained(vision)))
+            expected["size"] = {"height": height, "width": width}
         expected |= settings
         return cls(**{name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()})
 
@@ -48,11 +57,13 @@ class MultimodalNerImageProcessor(PilBackend):
             vision: its id or folder, where it is pretrained: it says how pictures are normalised.
             image_size: pixels of both sides; default: what the encoder was made for.
         """
-        height, width = (image_size, image_size) if image_size else (224, 224)
-        if config is not None and not image_size:
+        settings = {}
+        if image_size is not None:
+            settings["size"] = {"height": image_size, "width": image_size}
+        elif config is not None:
             height, width = picture_size(config)
-        size = {"height": height, "width": width}
-        return cls.from_vision_model(vision, size=size) if vision else cls(size=size)
+            settings["size"] = {"height": height, "width": width}
+        return cls.from_vision_model(vision, **settings) if vision else cls(**settings)
 
     def crop(self, picture: Image.Image, boxes: Sequence[Sequence[float]]) -> list[Image.Image]:
         """Cut boxes [x0, y0, x1, y1], in pixels of this picture, out of it; parts outside the picture are left out.
@@ -61,13 +72,15 @@ class MultimodalNerImageProcessor(PilBackend):
             ValueError: a box is empty or lies outside the picture.
         """
         crops = []
-        for x0, y0, x1, y1 in boxes:
-            left, top = max(int(x0), 0), max(int(y0), 0)
-            right, bottom = min(-int(-x1 // 1), picture.width), min(-int(-y1 // 1), picture.height)
-            if not (left < right and top < bottom and x0 < x1 and y0 < y1):
+        for box in boxes:
+            if len(box) != 4 or not all(map(isfinite, box)) or not (box[0] < box[2] and box[1] < box[3]):
+                raise ValueError(f"{list(box)} is no box; a box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1.")
+            left, top = max(floor(box[0]), 0), max(floor(box[1]), 0)
+            right, bottom = min(ceil(box[2]), picture.width), min(ceil(box[3]), picture.height)
+            if left >= right or top >= bottom:
                 raise ValueError(
-                    f"The box [{x0}, {y0}, {x1}, {y1}] holds nothing of a picture of {picture.width} x {picture.height}"
-                    " pixels; a box is [x0, y0, x1, y1] in pixels of the picture as shown (EXIF rotation applied)."
+                    f"The box {list(box)} holds nothing of a picture of {picture.width} x {picture.height} pixels; a "
+                    "box is [x0, y0, x1, y1] in pixels of the picture as shown (EXIF rotation applied)."
                 )
             crops.append(picture.crop((left, top, right, bottom)))
         return crops

@@ -18,7 +18,10 @@ def bio_labels(types: Iterable[str]) -> list[str]:
     Returns:
         `["O", "B-<first type>", "I-<first type>", "B-<second type>", ...]`.
     """
-    return ["O"] + [f"{prefix}-{entity_type}" for entity_type in types for prefix in "BI"]
+    labels = ["O"]
+    for entity_type in types:
+        labels += [f"B-{entity_type}", f"I-{entity_type}"]
+    return labels
 
 
 def entity_types(labels: Iterable[str]) -> list[str]:

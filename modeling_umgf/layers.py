@@ -19,7 +19,8 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, width: int, num_heads: int, dropout: float, project_values: bool = True):
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
+        self.dropout = dropout
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width) if project_values else nn.Identity()

@@ -106,7 +106,7 @@ def describe_run(
         "reads_pictures": trainer.processing_class.reads_pictures,
         "entity_types": entity_types(config.label2id),
         "text_encoder": _encoder_name(config.text_config),
-        "image_encoder": _encoder_name(config.vision_config),
+        "image_encoder": _encoder_name(getattr(config, "vision_config", None)),
         "model_settings": _changed_settings(config),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "dataset": dataset,

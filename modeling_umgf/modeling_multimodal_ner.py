@@ -61,6 +61,24 @@ class MultimodalNerOutput(ModelOutput):
     gates: dict[str, torch.FloatTensor] | None = None
 
 
+class Pieces(NamedTuple):
+    """The text of posts, piece by piece, as the text encoder leaves it.
+
+    Args:
+        states: [B, n, h].
+        mask: [B, n] bool, real pieces.
+        word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a word.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+    word_starts: torch.Tensor | None = None
+
+    def words(self, states: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the states [B, w, …] of the words among those of the pieces [B, n, …], and the real words [B, w]."""
+        return words_of(self.states if states is None else states, self.mask, self.word_starts)
+
+
 class WordStates(NamedTuple):
     """What `fuse` returns.
 
@@ -190,14 +208,12 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             for name in measure(self.vision_model)[1] if config.finetune_cnn else ():
                 self.vision_model.get_parameter(name).requires_grad_(False)  # no feature depends on it
 
-    def fuse(self, H: torch.Tensor, attention_mask: torch.Tensor, word_starts: torch.Tensor | None) -> WordStates:
-        """Turn the text encoder's states into states of the words; to be implemented by each system.
+    def fuse(self, text: Pieces) -> WordStates:
+        """Turn the states of the pieces into states of the words; to be implemented by each system.
 
         Args:
-            H: [B, n, h] states of the pieces.
-            attention_mask: [B, n] real pieces.
-            word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a word.
-        Further arguments are the tensors that the system reads, all optional, by their names in a batch.
+            text: what the text encoder says. Further arguments are the tensors that the system reads, all optional,
+                by their names in a batch.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement fuse.")
 
@@ -225,7 +241,7 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             inputs["token_type_ids"] = token_type_ids
         nodes = {name: inputs.pop(name) for name in self.fused_inputs() if name in inputs}
         text = self.encode_text(input_ids, attention_mask, **inputs)
-        words = self.fuse(text.last_hidden_state, attention_mask.bool(), word_starts, **nodes)
+        words = self.fuse(Pieces(text.last_hidden_state, attention_mask.bool(), word_starts), **nodes)
         return MultimodalNerModelOutput(
             last_hidden_state=words.states,
             word_mask=words.mask,
@@ -237,7 +253,7 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
     @classmethod
     def fused_inputs(cls) -> list[str]:
         """Names of the tensors that the system reads besides the text."""
-        return [name for name in inspect.signature(cls.fuse).parameters][4:]
+        return [name for name in inspect.signature(cls.fuse).parameters][2:]
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
         """Run the text encoder on pieces [B, n]; in training with word dropout."""
@@ -263,9 +279,11 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             object_mask: [B, m] real nodes; None = all.
         """
         if object_features is None and pixel_values is None:
-            object_features, object_mask = H.new_zeros(len(H), 0, self.config.object_feature_size), None
+            object_features = H.new_zeros(len(H), 0, self.config.object_feature_size)
+            object_mask = None
             if self.training and self.vision_model is not None and self.config.finetune_cnn:
-                pixel_values, object_features = H.new_zeros(len(H), 0, 1, 1, 1), None  # gradients of 0, not none
+                pixel_values = H.new_zeros(len(H), 0, 1, 1, 1)  # gradients of 0, not none
+                object_features = None
         nodes = pixel_values if object_features is None else object_features
         if object_mask is None:
             object_mask = torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)
@@ -354,7 +372,8 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         starts = None if by_pieces else word_starts
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, word_starts=starts, **inputs)
         emissions = self.classifier(self.dropout(outputs.last_hidden_state)).float()  # [B, w, labels]
-        mask, gates = outputs.word_mask, outputs.gates  # [B, w], [B, w, nodes] of each kind
+        mask = outputs.word_mask  # [B, w]
+        gates = outputs.gates  # [B, w, nodes] of each kind
         if by_pieces and labels is not None and word_starts is not None:
             labels = self.labels_of_pieces(labels, word_starts, mask)
 

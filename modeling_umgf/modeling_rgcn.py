@@ -14,7 +14,7 @@ from torch import nn
 
 from .configuration_rgcn import RgcnConfig
 from .layers import Gate, MultiHeadAttention, TransformerLayer
-from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, WordStates, words_of
+from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
 
 
 class StarGraphConvolution(nn.Module):
@@ -87,23 +87,21 @@ class RgcnModel(MultimodalNerModel):
 
     def fuse(
         self,
-        H: torch.Tensor,
-        attention_mask: torch.Tensor,
-        word_starts: torch.Tensor | None,
-        pixel_values: torch.Tensor | None = None,
-        object_features: torch.Tensor | None = None,
-        object_mask: torch.Tensor | None = None,
-        inter_neighbor_features: torch.Tensor | None = None,
-        inter_neighbor_scores: torch.Tensor | None = None,
-        inter_neighbor_mask: torch.Tensor | None = None,
-        intra_neighbor_features: torch.Tensor | None = None,
-        intra_neighbor_scores: torch.Tensor | None = None,
-        intra_neighbor_mask: torch.Tensor | None = None,
+        text: Pieces,
+        pixel_values=None,
+        object_features=None,
+        object_mask=None,
+        inter_neighbor_features=None,
+        inter_neighbor_scores=None,
+        inter_neighbor_mask=None,
+        intra_neighbor_features=None,
+        intra_neighbor_scores=None,
+        intra_neighbor_mask=None,
     ) -> WordStates:
         """Read a post, its picture and its neighbours.
 
         Args:
-            H: [B, n, d] states of the pieces, attention_mask [B, n], word_starts [B, w]; see `MultimodalNerModel`.
+            text: states H_S [B, n, d] of the pieces.
             pixel_values: [B, 1, 3, H, W] the posts' own pictures; or
             object_features: [B, r, F] their features.
             object_mask: [B, 1] (with pixels) or [B, r] (with features): which posts have a picture; None = all.
@@ -116,7 +114,8 @@ class RgcnModel(MultimodalNerModel):
             Word states, and gates for the kinds "inter", how much each word takes of each picture that matches the
             text, and "intra", how much the own picture takes of each picture with the same objects.
         """
-        H_S, gates = H, {}
+        H_S = text.states
+        gates = {}
         V, picture_mask = self.own_picture(H_S, pixel_values, object_features, object_mask)  # [B, r, d], [B, r]
 
         if self.config.use_inter:
@@ -124,9 +123,9 @@ class RgcnModel(MultimodalNerModel):
             N, s, mask = self.neighbors(
                 H_S, inter_neighbor_features, inter_neighbor_scores, inter_neighbor_mask, pooled
             )
-            g, shares = self.inter_message(H_S, attention_mask, N, s, mask)  # [B, 1 or n, d], [B, k]
+            g, shares = self.inter_message(H_S, text.mask, N, s, mask)  # [B, 1 or n, d], [B, k]
             H_S, beta = add_message(H_S, g, self.inter_gate)  # [B, n, d], [B, n]
-            gates["inter"], _ = words_of(beta[:, :, None] * shares[:, None], attention_mask, word_starts)
+            gates["inter"], _ = text.words(beta[:, :, None] * shares[:, None])
         if self.config.use_intra:
             N, s, mask = self.neighbors(H_S, intra_neighbor_features, intra_neighbor_scores, intra_neighbor_mask)
             V, picture_mask, N = same_rows(V, picture_mask, N)
@@ -136,10 +135,10 @@ class RgcnModel(MultimodalNerModel):
             gates["intra"] = gamma.mean(1)[:, None, None] * shares[:, None]  # [B, 1, k]
 
         H_S = self.dropout(H_S)
-        S = self.text_layer(H_S, H_S, attention_mask)  # [B, n, d]
+        S = self.text_layer(H_S, H_S, text.mask)  # [B, n, d]
         I = self.image_layer(V, V, picture_mask)  # [B, r, d]  # noqa: E741
         x = self.cross_layer(S, I, picture_mask)  # [B, n, d]
-        x, word_mask = words_of(x, attention_mask, word_starts)  # [B, w, d], [B, w]
+        x, word_mask = text.words(x)  # [B, w, d], [B, w]
         gates = {kind: gate.expand(-1, word_mask.shape[1], -1) for kind, gate in gates.items()}
         return WordStates(x, word_mask, gates)
 

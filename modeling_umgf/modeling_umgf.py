@@ -13,7 +13,7 @@ from torch import nn
 
 from .configuration_umgf import UmgfConfig
 from .layers import Gate, MultiHeadAttention, feed_forward, sinusoidal_positions
-from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, WordStates, words_of
+from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
 
 
 class ModalityUpdate(nn.Module):
@@ -22,7 +22,8 @@ class ModalityUpdate(nn.Module):
     def __init__(self, config: UmgfConfig, attends: bool = True, project_values: bool = True, receives: bool = True):
         super().__init__()
         d = config.d_model
-        self.attends, self.intra_ffn = attends, attends and config.intra_ffn
+        self.attends = attends
+        self.intra_ffn = attends and config.intra_ffn
         self.dropout = nn.Dropout(config.dropout)
         if attends:
             self.attention = MultiHeadAttention(d, config.num_heads, config.dropout, project_values)
@@ -59,7 +60,8 @@ class UmgfLayer(nn.Module):
 
     def __init__(self, config: UmgfConfig, is_last: bool):
         super().__init__()
-        self.is_last, self.share_modal_params = is_last, config.share_modal_params
+        self.is_last = is_last
+        self.share_modal_params = config.share_modal_params
         self.text = ModalityUpdate(config)
         if not config.share_modal_params:
             project_values = config.visual_attention == "full"
@@ -102,28 +104,22 @@ class UmgfModel(MultimodalNerModel):
         self.post_init()
 
     def fuse(
-        self,
-        H: torch.Tensor,
-        attention_mask: torch.Tensor,
-        word_starts: torch.Tensor | None,
-        pixel_values: torch.Tensor | None = None,
-        object_features: torch.Tensor | None = None,
-        object_mask: torch.Tensor | None = None,
-        inter_modal_mask: torch.Tensor | None = None,
+        self, text: Pieces, pixel_values=None, object_features=None, object_mask=None, inter_modal_mask=None
     ) -> WordStates:
         """Fuse words and objects.
 
         Args:
-            H: [B, n, h] states of the pieces, attention_mask [B, n], word_starts [B, w]; see `MultimodalNerModel`.
+            text: states [B, n, h] of the pieces.
             pixel_values: [B, m, 3, H, W] crops of the objects (`visual_nodes="grid"`: the picture, [B, 1, 3, H, W]).
             object_features: [B, m, F] instead of crops.
             object_mask: [B, m] real objects; None = all.
             inter_modal_mask: [B, w, m] which word is linked to which object; None = all to all.
         """
-        x, word_mask = words_of(H, attention_mask, word_starts)  # [B, w, h], [B, w]
+        x, word_mask = text.words()  # [B, w, h], [B, w]
+        H = text.states  # [B, n, h]
         if self.config.position_encoding == "sinusoidal":
-            H = H + sinusoidal_positions(attention_mask, H.shape[-1]).to(H.dtype)
-        H_x = self.text_mlp(words_of(H, attention_mask, word_starts)[0])  # [B, w, d]
+            H = H + sinusoidal_positions(text.mask, H.shape[-1]).to(H.dtype)
+        H_x = self.text_mlp(text.words(H)[0])  # [B, w, d]
 
         cells, object_mask = self.encode_objects(H, pixel_values, object_features, object_mask)  # [B, m, r, F], [B, m]
         edges = inter_modal_mask

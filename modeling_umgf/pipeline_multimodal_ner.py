@@ -11,7 +11,7 @@ from transformers import Pipeline
 from transformers.image_utils import load_image
 from transformers.utils import logging
 
-from .batching import SortedWindows, stack
+from .batching import SortedWindows
 from .decoding import decode
 from .pictures import UnreadablePicture
 from .processing_multimodal_ner import NodeKind, PreparedPost
@@ -113,8 +113,6 @@ class MultimodalNerPipeline(Pipeline):
         unread = post.keys() - self.input_columns - {"id", "ner_tags"}
         if unread := sorted(str(name) for name in unread if post[name] is not None):
             logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.")
-        if all(post.get(name) is None for name in ("text", "words", "tokens")):
-            raise ValueError('the post has no text: give "text" (a string) or "words" (a list of strings)')
         post = {**post, "image": _fetch(post.get("image"), timeout)} if self.processor.reads_pictures else post
         return self.processor.prepare([post], **describers)[0]
 
@@ -152,7 +150,7 @@ class MultimodalNerPipeline(Pipeline):
             if not isinstance(item, dict) and item.words:
                 alike.setdefault("object_features" in item.features, []).append(i)
         for rows in alike.values():
-            features = stack([items[i].features for i in rows], self.processor.tokenizer.pad_token_id)
+            features = self.processor.batch([items[i] for i in rows])
             outputs = self.forward(features, **forward_params)
             for row, i in enumerate(rows):
                 results[i] = self.postprocess({"post": items[i], "row": row, **outputs})
@@ -169,7 +167,8 @@ class MultimodalNerPipeline(Pipeline):
 
     def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         """Turn the model's output for one post into dicts."""
-        post, row = outputs["post"], outputs["row"]
+        post = outputs["post"]
+        row = outputs["row"]
         if "labels" in outputs:
             rows = zip(post.words, outputs["labels"][row], outputs["word_scores"][row].tolist(), strict=False)
             return [
@@ -188,7 +187,8 @@ class MultimodalNerPipeline(Pipeline):
         """The nodes of which the words of an entity take something, most important first."""
         linked = {kind.result: [] for name, kind in self.processor.node_kinds.items() if name in post.nodes}
         for name, gate in gates.items():
-            kind, nodes = self.processor.node_kinds[name], post.nodes.get(name, [])
+            kind = self.processor.node_kinds[name]
+            nodes = post.nodes.get(name, [])
             for node, weight in zip(nodes, node_weights(gate, span), strict=False):
                 if weight > 0:
                     linked[kind.result].append(shown(node, kind) | {"weight": weight})
@@ -199,7 +199,8 @@ class _Prepared(Dataset):
     """Prepares the posts that it is indexed with: in a worker of the loader, if it has any."""
 
     def __init__(self, prepare: Callable[..., dict[str, Any]], parameters: dict[str, Any]):
-        self.prepare, self.parameters = prepare, parameters
+        self.prepare = prepare
+        self.parameters = parameters
 
     def __getitem__(self, post: Any) -> dict[str, Any]:
         return self.prepare(post, **self.parameters)
@@ -237,7 +238,8 @@ def _size(post: Any) -> tuple[int, int]:
     """Visual nodes and length of an input, as far as they can be told before reading it."""
     if not isinstance(post, Mapping):
         return 0, len(post) if isinstance(post, str) else 0
-    nodes, length = post.get("objects"), 0
+    nodes = post.get("objects")
+    length = 0
     for key in ("text", "words", "tokens"):
         length += len(post[key]) if hasattr(post.get(key), "__len__") else 0
     return len(nodes) if hasattr(nodes, "__len__") else int(post.get("image") is not None), length

@@ -1,23 +1,27 @@
 """Posts → the batch that a model reads: what the processors of all systems share."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
-from transformers.processing_utils import ProcessingKwargs
+from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
 
 from .batching import stack
 from .carried_code import carry_code
-from .pictures import open_picture
+from .pictures import UnreadablePicture, open_picture
 from .text_splitting import split_post
 
 logger = logging.get_logger(__name__)
+
+TEXT_OPTIONS = ("padding", "max_length", "truncation", "padding_side", "pad_to_multiple_of", "return_tensors")
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,17 @@ class PreparedPost:
     """A post that was read once, with all that models, results and drawings need of it.
 
     Args:
-        text: the post as it was given; of words, " ".join(words). None where there is only a picture.
+        text: the post as it was given; of words, " ".join(words).
         words: (word, start, end) with text[start:end] == word.
         picture: the opened picture, or None.
         nodes: for each kind of node the nodes, as dicts, in the order of the tensors.
         features: the tensors that a model reads, by their names in a batch, without the dimension of the batch.
     """
 
-    text: str | None
+    text: str
     words: list[tuple[str, int, int]]
     picture: Image.Image | None = None
-    nodes: dict[str, list[dict]] = field(default_factory=dict)
+    nodes: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
@@ -64,31 +68,18 @@ class PreparedPost:
         return [word for word, _, _ in self.words]
 
 
-class MultimodalNerProcessorKwargs(ProcessingKwargs, total=False):
-    pass
-
-
 class MultimodalNerProcessor(ProcessorMixin):
     """Tokenizer, and what else a system needs, behind one call; the base of the processors of all systems.
 
-    A subclass names the `columns` that it reads besides words and labels, the kinds of its nodes, the describers that
-    it can call, and implements `add_nodes`. Without any of that it reads text alone.
-
-    Args:
-        parts: image processor and tokenizer, or the tokenizer alone, in the order of the subclass's arguments.
-        unknown: settings that there are not; raises TypeError.
+    A subclass names the `columns` that it reads besides words and labels, the kinds of its nodes and the describers
+    that it can call. One that reads the column `image` has each picture as one node, unless it says otherwise in
+    `add_nodes`; one that does not never opens a picture.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
     describers: ClassVar[tuple[str, ...]] = ()  # functions that find what is not given: "grounder", "labeler"
     node_kinds: ClassVar[dict[str, NodeKind]] = {}
-    valid_processor_kwargs = MultimodalNerProcessorKwargs
-    text_kwargs: ClassVar[dict[str, Any]] = {"padding": True}
-
-    def __init__(self, *parts, **unknown):
-        if unknown := [name for name in unknown if name not in ("auto_map", "processor_class") and name[0] != "_"]:
-            raise TypeError(f"{type(self).__name__} has no setting {', '.join(sorted(unknown))}.")
-        super().__init__(*parts)
+    text_kwargs: ClassVar[dict[str, Any]] = {"padding": True, "truncation": True}
 
     @property
     def reads_pictures(self) -> bool:
@@ -97,9 +88,9 @@ class MultimodalNerProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of the tensors of a batch."""
-        masks = [kind.mask for kind in self.node_kinds.values()]
-        return ["input_ids", "attention_mask", "word_starts", *masks]
+        """Names of the tensors of a batch of posts with pictures."""
+        names = ["input_ids", "attention_mask", "word_starts"]
+        return [*names, "pixel_values", "object_mask"] if self.reads_pictures else names
 
     # ------------------------------------------------------------------------------------------------- one call
 
@@ -112,57 +103,61 @@ class MultimodalNerProcessor(ProcessorMixin):
         image: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Make a batch of one post or of several; everything is given once a post.
+        """Make a batch of one post or of several; of several, every argument is a list with one entry a post.
 
         Args:
-            images: a picture (PIL, path, array, bytes) or None; a list for several posts. `image` is the same.
+            images: a picture (PIL, path, array, bytes), alone or in a list, or None. `image` is the same.
             text: raw text, split into words by `split_post`; or
-            words: the words of one post, or a list of them for each.
+            words: the words.
             labels: label ids, one a word.
             kwargs: the other columns that the system reads, see its class; what describes pictures, such as a
-                `grounder`; and the options of transformers' processors: `padding` (default: to the longest post),
-                `max_length` (pieces of a post at most, default: what the tokenizer says), `size` and so on, also in
-                `text_kwargs` and `images_kwargs`.
+                `grounder`; and options of transformers' processors, also in `text_kwargs` and `images_kwargs`:
+                    padding: True (default), "longest", "max_length" or False;
+                    truncation: cut posts that are too long (default True, warned);
+                    max_length: pieces of a post at most; default: what the tokenizer says;
+                    padding_side, pad_to_multiple_of: as for the tokenizer;
+                    return_tensors: "pt" (default) or "np";
+                    size, do_rescale, do_normalize, image_mean, …: as for the image processor.
 
         Returns:
-            input_ids, attention_mask [B, n]; word_starts [B, w]; the tensors of the system's nodes, where a post has
-            any; labels [B, w].
+            input_ids, attention_mask [B, n]; word_starts [B, w], -1 = padding; the tensors of the system's nodes, where
+            a post has any; labels [B, w], -100 = padding.
 
         Raises:
             TypeError: an argument that there is not.
-            ValueError: neither text nor words nor pictures, or lengths that do not fit, with the number of the post.
+            ValueError: no words, or something that does not fit them; of several posts with the number of the post.
             UnreadablePicture: a picture cannot be opened.
         """
         if image is not None and images is not None:
             raise ValueError("images and image are the same: give one of them.")
-        images = image if images is None else images
         if text is not None and words is not None:
             raise ValueError("Give either text=… (raw) or words=… (already split), not both.")
-        columns = {name: kwargs.pop(name) for name in self.columns if name in kwargs} | {"image": images}
+        given = {"text": text, "words": words, "labels": labels}
+        given |= {name: kwargs.pop(name) for name in self.columns if name in kwargs}
+        given["image"] = image if images is None else images
         describers = {name: kwargs.pop(name) for name in self.describers if name in kwargs}
         options = self._options(kwargs)
-        posts = _posts(text, words, columns, labels)
-        prepared = self.prepare(posts, options=options, **describers)
-        labels = None if labels is None else [post["labels"] for post in posts]
-        return self.batch(prepared, labels, options)
+        posts = _posts(given)
+        prepared = self.prepare(posts, options, **describers)
+        return self.batch(prepared, None if labels is None else [post["labels"] for post in posts], options)
 
-    def _options(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Sort the options of transformers into `text_kwargs`, `images_kwargs` …; refuse what is none."""
-        groups = self.valid_processor_kwargs.__annotations__
-        known = {"common_kwargs", *groups}
-        for group in ("text_kwargs", "images_kwargs"):
-            known |= set(groups[group].__annotations__)
-        if unknown := sorted(kwargs.keys() - known):
-            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}; it reads {self._readable()}.")
-        options = self._merge_kwargs(self.valid_processor_kwargs, self.tokenizer.init_kwargs, **kwargs)
-        if options["text_kwargs"].get("return_tensors", "pt") not in ("pt", "np", None):
-            given = options["text_kwargs"]["return_tensors"]
-            raise ValueError(f"return_tensors={given!r}: the models read PyTorch tensors, use 'pt'.")
+    def _options(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Sort the options of transformers into `text_kwargs` and `images_kwargs`; refuse what is none."""
+        names = {"text_kwargs": set(TEXT_OPTIONS)}
+        if self.reads_pictures:
+            names["images_kwargs"] = set(self.image_processor.valid_kwargs.__annotations__)
+        names["common_kwargs"] = set().union(*names.values())
+        unknown = given.keys() - names.keys() - names["common_kwargs"]
+        for group in names.keys() & given.keys():
+            unknown |= given[group].keys() - names[group]
+        if unknown:
+            known = ["images", "text", "words", "labels", *self.columns, *self.describers, *TEXT_OPTIONS]
+            known = ", ".join(name for name in known if name != "image")
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(sorted(unknown))}; it reads {known}.")
+        options = self._merge_kwargs(self.valid_processor_kwargs, self.tokenizer.init_kwargs, **given)
+        if options["text_kwargs"].get("return_tensors") not in ("pt", "np", None):
+            raise ValueError(f"return_tensors={options['text_kwargs']['return_tensors']!r}: use 'pt' or 'np'.")
         return options
-
-    def _readable(self) -> str:
-        names = ("images", "text", "words", "labels", *self.columns, *self.describers)
-        return ", ".join(dict.fromkeys(name for name in names if name != "image"))
 
     # ------------------------------------------------------------------------------------------- post by post
 
@@ -180,48 +175,48 @@ class MultimodalNerProcessor(ProcessorMixin):
         Raises:
             ValueError, UnreadablePicture: a post cannot be read; in a list of several the message names it.
         """
-        for name in describers.keys() - set(self.describers):
-            if describers[name] is not None:
-                raise TypeError(f"{type(self).__name__} calls no {name}; it reads {self._readable()}.")
-        describers = {name: describers.get(name) for name in self.describers}
         options = options or self._options({})
-        prepared = [self._named(i, len(posts), self.read, post) for i, post in enumerate(posts)]
-        if any(post.text is not None for post in prepared):
-            self.add_pieces(prepared, options["text_kwargs"])
+        prepared = []
+        for i, post in enumerate(posts):
+            with naming_post(i, posts):
+                text, words = read_words(post)
+                source = _one_picture(post.get("image")) if self.reads_pictures else None
+                prepared.append(PreparedPost(text, words, None if source is None else open_picture(source)))
+        self.add_pieces(prepared, options["text_kwargs"])
         self.add_nodes(prepared, posts, options["images_kwargs"], **describers)
         return prepared
 
-    def read(self, post: Mapping[str, Any]) -> PreparedPost:
-        """Read the words of a post and open its picture."""
-        text, words = read_words(post)
-        source = post.get("image") if self.reads_pictures else None
-        return PreparedPost(text, words, None if source is None else open_picture(source))
-
     def add_pieces(self, prepared: Sequence[PreparedPost], options: Mapping[str, Any]) -> None:
-        """Tokenise each word by itself; every word gets a first piece, except beyond the limit of pieces (warned)."""
+        """Give posts the tensors of their text: each word is tokenised by itself and has a first piece.
+
+        Words that the tokenizer has no pieces for are unknown. Words beyond the limit of pieces have no first piece; a
+        warning says so.
+
+        Args:
+            prepared: the posts.
+            options: `max_length` and `truncation`.
+        """
         unknown = self.tokenizer.unk_token
-        limit = options.get("max_length") or self.tokenizer.model_max_length
-        encode = {"is_split_into_words": True, "return_token_type_ids": False}
+        limit = self._max_length(options) if options["truncation"] not in (False, "do_not_truncate") else None
         words = [[word if word.strip() else unknown for word in post.tokens] for post in prepared]
-        rows = self.tokenizer(words, **encode)
-        for i, (post, own) in enumerate(zip(prepared, words, strict=True)):
-            ids, word_ids = rows["input_ids"][i], rows.word_ids(i)
-            missing = set(range(len(own))) - set(word_ids)
-            if missing:  # words that the tokenizer deletes, such as a lone variation selector
-                own = [unknown if k in missing else word for k, word in enumerate(own)]
-                row = self.tokenizer([own], **encode)
-                ids, word_ids = row["input_ids"][0], row.word_ids(0)
-            if len(ids) > limit and options.get("truncation") is not False:
+        pieces = self._pieces(words)
+        for i, post in enumerate(prepared):
+            ids, word_ids = pieces[i]
+            deleted = set(range(len(post.words))) - set(word_ids)
+            if deleted:  # by the tokenizer, such as a lone variation selector
+                kept = [unknown if k in deleted else word for k, word in enumerate(words[i])]
+                ids, word_ids = self._pieces([kept])[0]
+            if limit is not None and len(ids) > limit:
                 ids, word_ids = _cut(ids, word_ids, limit)
             first = {}
             for position, word in enumerate(word_ids):
                 if word is not None:
                     first.setdefault(word, position)
-            starts = [first.get(k, -1) for k in range(len(own))]
+            starts = [first.get(k, -1) for k in range(len(post.words))]
             if lost := starts.count(-1):
                 logger.warning(
-                    f"A post of {len(own)} words ('{' '.join(own[:4])} …') is longer than the {limit} pieces that are "
-                    f"read: its last {lost} words get no label."
+                    f"A post of {len(starts)} words ('{' '.join(post.tokens[:4])} …') is longer than the {limit} "
+                    f"pieces that are read: its last {lost} words get no label."
                 )
             post.features |= {
                 "input_ids": torch.tensor(ids, dtype=torch.long),
@@ -229,21 +224,13 @@ class MultimodalNerProcessor(ProcessorMixin):
                 "word_starts": torch.tensor(starts or [-1], dtype=torch.long),
             }
 
-    def add_nodes(
-        self,
-        prepared: Sequence[PreparedPost],
-        posts: Sequence[Mapping[str, Any]],
-        options: Mapping[str, Any],
-        **describers: Callable | None,
-    ) -> None:
-        """Give prepared posts the nodes and tensors of the system; to be implemented by those that have some.
+    def _max_length(self, options: Mapping[str, Any]) -> int:
+        return options.get("max_length") or self.tokenizer.model_max_length
 
-        Args:
-            prepared: the posts, their words read and their pictures opened.
-            posts: the same posts as they were given, with their columns.
-            options: for the image processor.
-            describers: functions that find what is not given, or None.
-        """
+    def _pieces(self, words: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int | None]]]:
+        """The ids of the pieces of each post, and for each piece the number of its word."""
+        rows = self.tokenizer(words, is_split_into_words=True, return_token_type_ids=False)
+        return [(ids, rows.word_ids(i)) for i, ids in enumerate(rows["input_ids"])]
 
     def batch(
         self,
@@ -257,14 +244,30 @@ class MultimodalNerProcessor(ProcessorMixin):
             prepared: what `prepare` returned.
             labels: label ids of the words of each post.
             options: as for `prepare`.
+
+        Raises:
+            ValueError: labels do not fit the words, tensors of the posts do not fit together, or posts differ in length
+                and may not be padded.
         """
         features = [dict(post.features) for post in prepared]
         for i, own in enumerate(labels or []):
-            if own is not None and len(own) != len(prepared[i].words):
-                raise ValueError(f"Post {i} of the batch has {len(prepared[i].words)} words but {len(own)} labels.")
-            features[i]["labels"] = torch.tensor(own or [-100], dtype=torch.long)
+            with naming_post(i, prepared):
+                words = len(prepared[i].words)
+                ids = as_tensor("labels", [-100] * words if own is None else own, torch.long)
+                if ids.shape != (words,):
+                    raise ValueError(f"{words} words but labels of shape {list(ids.shape)}: give one label id a word")
+                features[i]["labels"] = ids if words else torch.tensor([-100])
         options = (options or self._options({}))["text_kwargs"]
-        length = options.get("max_length") if options.get("padding") == "max_length" else None
+        sizes = {len(own["input_ids"]) for own in features}
+        if options["padding"] in (False, "do_not_pad") and len(sizes) > 1:
+            raise ValueError(f"Posts of {min(sizes)} to {max(sizes)} pieces need padding=True to become one batch.")
+        length = max(sizes)
+        if options["padding"] == "max_length":
+            length = max(length, self._max_length(options))
+            if length >= LARGE_INTEGER:
+                raise ValueError('The tokenizer has no limit: with padding="max_length" give max_length too.')
+        multiple = options.get("pad_to_multiple_of") or 1
+        length = -(-length // multiple) * multiple
         side = options.get("padding_side") or self.tokenizer.padding_side
         batch = stack(features, self.tokenizer.pad_token_id, side, length)
         if options.get("return_tensors") == "np":
@@ -274,89 +277,109 @@ class MultimodalNerProcessor(ProcessorMixin):
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
         """Save as every processor of transformers, with code that AutoProcessor finds without this package."""
         files = super().save_pretrained(save_directory)
+        vars(self).pop("auto_map", None)  # a note to the saved file, not to this processor
         carry_code(save_directory)
         if push_to_hub:
-            self.push_to_hub(kwargs.pop("repo_id", os.path.basename(save_directory)), **kwargs)
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return files
 
     # ------------------------------------------------------------------------------------------------ pictures
 
-    def add_objects(
-        self,
-        prepared: Sequence[PreparedPost],
-        objects: Sequence[list[dict] | None],
-        object_features: Sequence[Any],
-        options: Mapping[str, Any],
+    def add_nodes(
+        self, prepared: Sequence[PreparedPost], posts: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
     ) -> None:
-        """Give posts the tensors of their visual nodes: crops of their pictures, or the features that are given.
+        """Give prepared posts the nodes and tensors of the system: its picture as one node, if it reads pictures.
+
+        Where `object_features` are given instead, each row is a node. To be overridden by systems with other nodes; one
+        more argument for each of the system's describers.
 
         Args:
-            prepared: the posts.
-            objects: the nodes of each, {"box" (for crops), "phrase": {"start", "end"} or None}; None = as many as there
-                are features, linked to every word.
-            object_features: [m, F] features of each post's nodes, or None: crops are made.
+            prepared: the posts, their words read and their pictures opened.
+            posts: the same posts as they were given, with their columns.
             options: for the image processor.
         """
-        for i, (post, own, given) in enumerate(zip(prepared, objects, object_features, strict=True)):
-            where = f"Post {i} of the batch"
-            if given is not None:
-                given = np.asarray(given, dtype=np.float32)
-                own = [{"phrase": None}] * len(given) if own is None else own
-                if len(own) != len(given):
-                    raise ValueError(f"{where} has {len(own)} objects but {len(given)} object_features.")
-                if len(own):
-                    if given.ndim != 2:
-                        raise ValueError(
-                            f"{where}: object_features of shape {list(given.shape)}; give [objects, width]."
-                        )
-                    post.features["object_features"] = torch.from_numpy(given)
-            elif own:
-                crops = self.image_processor.crop(post.picture, [node["box"] for node in own])
-                pixels = self.image_processor(crops, **{**options, "return_tensors": None})["pixel_values"]
-                post.features["pixel_values"] = torch.from_numpy(np.stack(pixels))
-            own = own or []
-            post.nodes["objects"] = list(own)
-            edges = torch.zeros(max(len(post.words), 1), len(own), dtype=torch.bool)
-            for j, node in enumerate(own):
-                edges[_linked_words(node, len(post.words), where), j] = True
-            post.features["object_mask"] = torch.ones(len(own), dtype=torch.bool)
-            post.features["inter_modal_mask"] = edges
+        if not self.reads_pictures:
+            return
+        features = self.given_features(prepared, posts)
+        for i, (post, own) in enumerate(zip(prepared, features, strict=True)):
+            with naming_post(i, prepared):
+                objects = whole_picture(post.picture) if own is None else [{}] * len(own)
+                self.add_objects(post, objects, own, options)
 
-    def given_features(self, posts: Sequence[Mapping[str, Any]], prepared: Sequence[PreparedPost]) -> list[Any]:
-        """The column `object_features` of posts; where some have it, the pictures of the others are not used."""
-        features = [post.get("object_features") for post in posts]
-        if any(own is not None for own in features):
-            unused = [i for i, own in enumerate(features) if own is None and prepared[i].picture is not None]
-            if any(posts[i].get("objects") is None for i in unused):
-                logger.warning_once(
-                    "Some posts have a picture but no object_features, as other posts of their batch do: their "
-                    "pictures are not used. Give features for all posts, or for none."
-                )
-            features = [np.zeros((0, 0)) if i in unused else own for i, own in enumerate(features)]
-        return features
+    def given_features(
+        self, prepared: Sequence[PreparedPost], posts: Sequence[Mapping[str, Any]]
+    ) -> list[torch.Tensor | None]:
+        """Return the column `object_features` of posts; where some have it, the pictures of the others are not used.
 
-    def _named(self, i: int, count: int, function: Callable, post: Mapping[str, Any]) -> Any:
-        """Call a function on a post; among several, its ValueErrors say which post it was."""
-        try:
-            return function(post)
-        except ValueError as error:
-            if count > 1 and not hasattr(error, "reason"):
-                raise ValueError(f"Post {i} of the batch: {error}") from error
-            raise
+        Args:
+            prepared: the posts, their pictures opened.
+            posts: the same posts as they were given.
+
+        Raises:
+            ValueError: features that are not [nodes, width].
+        """
+        features = []
+        for i, post in enumerate(posts):
+            with naming_post(i, posts):
+                own = post.get("object_features")
+                own = None if own is None else as_tensor("object_features", own, torch.float32)
+                if own is not None and own.shape[:1] != (0,) and (own.ndim != 2 or not own.shape[1]):
+                    raise ValueError(f"object_features of shape {list(own.shape)}; give [objects, width]")
+                features.append(own)
+        if all(own is None for own in features):
+            return features
+        unused = [i for i, own in enumerate(features) if own is None and prepared[i].picture is not None]
+        if any(posts[i].get("objects") is None for i in unused):
+            logger.warning_once(
+                "Some posts have a picture but no object_features, as other posts of their batch do: their pictures "
+                "are not used. Give features for all posts, or for none."
+            )
+        return [torch.zeros(0, 0) if i in unused else own for i, own in enumerate(features)]
+
+    def add_objects(
+        self,
+        post: PreparedPost,
+        objects: Sequence[Mapping[str, Any]],
+        features: torch.Tensor | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Give a post the tensors of its visual nodes: crops of its picture, or the features that are given.
+
+        Args:
+            post: the post.
+            objects: its nodes, with "box" for crops.
+            features: [m, F] features of the nodes; None = crops are made.
+            options: for the image processor.
+        """
+        post.nodes["objects"] = list(objects)
+        post.features["object_mask"] = torch.ones(len(objects), dtype=torch.bool)
+        if not objects:
+            return
+        if features is not None:
+            post.features["object_features"] = features
+            return
+        crops = self.image_processor.crop(post.picture, [node["box"] for node in objects])
+        pixels = self.image_processor(crops, **{**options, "return_tensors": "np"})["pixel_values"]
+        post.features["pixel_values"] = torch.from_numpy(pixels)
 
 
-def read_words(post: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, int, int]]]:
-    """The text of a post and its words with their places in it; None where the post has neither.
+def whole_picture(picture: Image.Image | None) -> list[dict[str, Any]]:
+    """The one node that a picture is as a whole, linked to every word; without a picture there is none."""
+    return [] if picture is None else [{"box": [0, 0, *picture.size], "phrase": None}]
+
+
+def read_words(post: Mapping[str, Any]) -> tuple[str, list[tuple[str, int, int]]]:
+    """Return the text of a post and its words with their places in it.
 
     Raises:
-        ValueError: both text and words, or something that is neither.
+        ValueError: no text and no words, both, or something that is neither.
     """
     text = post.get("text")
     words = post.get("words") if post.get("words") is not None else post.get("tokens")
+    if text is None and words is None:
+        raise ValueError('the post has no text: give "text" (a string) or "words" (a list of strings)')
     if text is not None and words is not None:
         raise ValueError('the post has both "text" and "words": give one of them')
-    if text is None and words is None:
-        return None, []
     if text is None:
         is_list = isinstance(words, Iterable) and not isinstance(words, str)
         if not is_list or not all(isinstance(word, str) for word in words):
@@ -368,65 +391,85 @@ def read_words(post: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, int
         raise ValueError("the text holds half a character (a lone surrogate); it was decoded or cut wrongly")
     if words is None:
         return text, split_post(text)
-    spans, start = [], 0
+    places = []
+    start = 0
     for word in words:
-        spans.append((word, start, start + len(word)))
+        places.append((word, start, start + len(word)))
         start += len(word) + 1
-    return text, spans
+    return text, places
 
 
-def _posts(text: Any, words: Any, columns: Mapping[str, Any], labels: Any) -> list[dict[str, Any]]:
-    """Turn arguments that hold one value a post, or the value of a single post, into one mapping a post."""
-    given = {"text": text, "words": words} | columns
-    if all(value is None for value in given.values()):
-        raise ValueError("There is nothing to read: give text=… or words=…, and images=… where there are pictures.")
-    if text is not None:
-        single, size = isinstance(text, str), len(text)
-    elif words is not None:
-        single, size = not len(words) or isinstance(words[0], str), len(words)
-    else:
-        single, size = not isinstance(columns["image"], list | tuple), len(columns["image"] or [])
-    if single:
-        return [given | {"labels": labels}]
-    if not size:
-        raise ValueError("There is nothing to read: the list of posts is empty.")
-    posts = [{} for _ in range(size)]
-    for name, values in (given | {"labels": labels}).items():
-        shown = "images" if name == "image" else name
-        if values is not None and (
-            not isinstance(values, list | tuple | np.ndarray | torch.Tensor) or len(values) != size
-        ):
-            number = len(values) if isinstance(values, list | tuple) else f"a single {type(values).__name__}"
-            raise ValueError(f"{size} posts but {number} for {shown}: give a list with one entry a post, or None.")
-        for i, post in enumerate(posts):
-            post[name] = None if values is None else values[i]
-    return posts
+def check_nodes(name: str, nodes: Any, keys: Sequence[str]) -> None:
+    """Raise ValueError where a column of a post is neither None nor a list of mappings that have these keys."""
+    if nodes is None:
+        return
+    are_mappings = isinstance(nodes, list | tuple) and all(isinstance(node, Mapping) for node in nodes)
+    if not are_mappings or any(node.get(key) is None for node in nodes for key in keys):
+        shown = ", ".join(f'"{key}": …' for key in keys)
+        raise ValueError(f"{name} must be a list of {{{shown}}}, or None; of several posts a list of such lists")
 
 
-def check_objects(objects: Any, i: int) -> None:
-    """Raise ValueError where the objects of post i of a batch are not a list of mappings, or None."""
-    is_list = objects is None or isinstance(objects, list | tuple)
-    if not is_list or not all(isinstance(node, Mapping) for node in objects or ()):
-        raise ValueError(
-            f'Post {i} of the batch: objects must be a list of {{"box": …, "phrase": …}}, or None; of several posts a '
-            "list of such lists."
-        )
+def as_tensor(name: str, values: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return numbers as a tensor; what are none gives a ValueError with the name of the argument."""
+    try:
+        tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} are not numbers of one shape ({error})") from error
+    return tensor.detach().to("cpu", dtype)
 
 
-def _linked_words(node: Mapping[str, Any], num_words: int, where: str) -> slice:
-    """The words that a node is linked to: those of its phrase, or all."""
-    phrase = node.get("phrase")
-    if phrase is None:
-        return slice(num_words)
-    start, end = phrase["start"], phrase["end"]
-    if not 0 <= start < end <= num_words:
-        raise ValueError(f"{where} has {num_words} words, but an object is linked to the phrase {start}..{end}.")
-    return slice(start, end)
+@contextmanager
+def naming_post(i: int, posts: Sequence[Any]) -> Iterator[None]:
+    """Let errors say that it was post i, where there are several."""
+    try:
+        yield
+    except UnreadablePicture as error:
+        if len(posts) > 1:
+            error.name = f"Post {i} of the batch: {error.name}"
+        raise
+    except ValueError as error:
+        if len(posts) > 1:
+            raise ValueError(f"Post {i} of the batch: {error}") from error
+        raise
+
+
+def _posts(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Turn arguments that hold the value of one post, or a list with one value a post, into one mapping a post."""
+    name = "words" if given["text"] is None else "text"
+    first = given[name]
+    if first is None:
+        raise ValueError("There are no words to read: give text=… (raw) or words=… (already split).")
+    if not _is_list(first) or (name == "words" and all(isinstance(word, str) for word in first)):
+        return [dict(given)]
+    if not len(first):
+        raise ValueError(f"{name} is an empty list: there is no post to read.")
+    for name, values in given.items():
+        is_picture = name == "image" and getattr(values, "ndim", 4) < 4
+        if values is None or (_is_list(values) and not is_picture and len(values) == len(first)):
+            continue
+        number = f"a single {type(values).__name__}" if is_picture or not _is_list(values) else len(values)
+        count = "1 post" if len(first) == 1 else f"{len(first)} posts"
+        name = "images" if name == "image" else name
+        raise ValueError(f"{count} but {number} for {name}: give a list with one entry a post, or None.")
+    return [{name: None if values is None else values[i] for name, values in given.items()} for i in range(len(first))]
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, Sequence | np.ndarray | torch.Tensor) and not isinstance(values, str | bytes | bytearray)
+
+
+def _one_picture(source: Any) -> Any:
+    """The picture of a post that came, as for other processors of transformers, in a list of its own."""
+    if not isinstance(source, list | tuple):
+        return source
+    if len(source) > 1:
+        raise ValueError(f"{len(source)} pictures: a post has one picture, or none")
+    return source[0] if source else None
 
 
 def _cut(ids: list[int], word_ids: list[int | None], limit: int) -> tuple[list[int], list[int | None]]:
     """The first pieces of a post, up to the limit; special tokens at its end stay."""
-    tail = 0
-    while word_ids[len(ids) - 1 - tail] is None:
-        tail += 1
-    return ids[: limit - tail] + ids[len(ids) - tail :], word_ids[: limit - tail] + [None] * tail
+    last = max((position for position, word in enumerate(word_ids) if word is not None), default=-1)
+    tail = min(len(ids) - 1 - last, limit)
+    kept = limit - tail
+    return ids[:kept] + ids[len(ids) - tail :], word_ids[:kept] + word_ids[len(ids) - tail :]

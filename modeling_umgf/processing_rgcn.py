@@ -8,8 +8,17 @@ from typing import Any
 import torch
 
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
-from .processing_multimodal_ner import OBJECTS, MultimodalNerProcessor, NodeKind, PreparedPost
+from .processing_multimodal_ner import (
+    OBJECTS,
+    MultimodalNerProcessor,
+    NodeKind,
+    PreparedPost,
+    check_nodes,
+    naming_post,
+)
 from .relation_index import RelationIndex
+
+RELATIONS = ("inter", "intra")
 
 INDEX_FOLDER = "relation_index"
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -45,14 +54,23 @@ class RgcnProcessor(MultimodalNerProcessor):
         ),
     }
 
-    def __init__(self, image_processor=None, tokenizer=None, relation_index=None, k=5, **unknown):
+    def __init__(self, image_processor=None, tokenizer=None, relation_index=None, k=5):
         if not isinstance(k, int) or k < 0:
             raise ValueError(f"k={k!r}: the number of neighbours is a whole number, at least 0.")
-        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer, **unknown)
+        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer)
         if isinstance(relation_index, str | os.PathLike):
             relation_index = RelationIndex.from_pretrained(relation_index)
         self.relation_index = relation_index
         self.k = k
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of the tensors of a batch of posts with pictures."""
+        names = super().model_input_names
+        if self.relation_index is not None:
+            for relation in RELATIONS:
+                names += [f"{relation}_neighbor_{part}" for part in ("features", "scores", "mask")]
+        return names
 
     def add_nodes(
         self,
@@ -62,59 +80,58 @@ class RgcnProcessor(MultimodalNerProcessor):
         labeler: Callable | None = None,
     ) -> None:
         """Give each post its own picture as one node, and its neighbours."""
-        features = self.given_features(posts, prepared)
-        pictures = [post.picture for post in prepared]
-        boxes = [None if picture is None else [0, 0, *picture.size] for picture in pictures]
-        whole = [[] if box is None else [{"box": box, "phrase": None}] for box in boxes]
-        objects = [own if given is None else None for own, given in zip(whole, features, strict=True)]
-        self.add_objects(prepared, objects, features, options)
-        for post in prepared:
-            del post.features["inter_modal_mask"]  # all words see the one picture
-        neighbors = self.find_neighbors(prepared, posts, labeler)
+        super().add_nodes(prepared, posts, options)
+        neighbors = {relation: [post.get(f"neighbors_{relation}") for post in posts] for relation in RELATIONS}
+        for i in range(len(posts)):
+            with naming_post(i, posts):
+                for relation, given in neighbors.items():
+                    check_nodes(f"neighbors_{relation}", given[i], ["id", "score"])
+                    if given[i] and self.relation_index is None:
+                        raise ValueError("neighbours are given, but this processor has no relation index for them")
         if self.relation_index is None:
             return
+        self.find_neighbors(neighbors, prepared, posts, labeler)
         for relation, found in neighbors.items():
-            for post, own in zip(prepared, found, strict=True):
-                post.nodes[relation] = [{**one, "relation": relation} for one in own]
-                post.features |= self.neighbor_tensors(relation, own)
+            for i, post in enumerate(prepared):
+                best = sorted((one for one in found[i] if one["score"] > 0), key=lambda one: -one["score"])[: self.k]
+                post.nodes[relation] = [{**one, "relation": relation} for one in best]
+                post.features |= self.neighbor_tensors(relation, best)
 
     def find_neighbors(
         self,
+        neighbors: dict[str, list[list[Mapping[str, Any]] | None]],
         prepared: Sequence[PreparedPost],
         posts: Sequence[Mapping[str, Any]],
         labeler: Callable | None = None,
-    ) -> dict[str, list[list[dict]]]:
-        """Return the best k neighbours of each post, by relation: those that are given, else the index's."""
-        index = self.relation_index
-        neighbors = {name: [post.get(f"neighbors_{name}") for post in posts] for name in ("inter", "intra")}
-        if index is None:
-            if any(map(any, neighbors.values())):
-                raise ValueError("Neighbours are given, but this processor has no relation index with their pictures.")
-            return neighbors
-        labels = [post.get("object_labels") for post in posts]
-        unnamed = [i for i, own in enumerate(labels) if own is None and prepared[i].picture is not None]
-        if labeler is not None and unnamed:
-            for i, found in zip(unnamed, labeler([prepared[i].picture for i in unnamed]), strict=True):
-                labels[i] = found
-        asked = [i for i in range(len(posts)) if None in (neighbors["inter"][i], neighbors["intra"][i])]
-        if asked:
-            found = index.find_neighbors(
-                [" ".join(prepared[i].tokens) for i in asked],
-                [labels[i] for i in asked],
-                self.k,
-                ids=[posts[i].get("id") for i in asked],
-                pictures=[prepared[i].picture for i in asked],
-                object_features=[_tensor(posts[i].get("object_features")) for i in asked],
-            )
-            for own, new in zip(neighbors.values(), found, strict=True):
-                for i, row in zip(asked, new or [[]] * len(asked), strict=True):
-                    own[i] = row if own[i] is None else own[i]
-        return {name: [self.best(own) for own in rows] for name, rows in neighbors.items()}
+    ) -> None:
+        """Look up in the index the neighbours that are not given, and put them in their places.
 
-    def best(self, neighbors: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
-        """Return the k best of the neighbours of a post, best first; those with a score of 0 are none."""
-        real = [one for one in neighbors or [] if one["score"] > 0]
-        return sorted(real, key=lambda one: -one["score"])[: self.k]
+        Args:
+            neighbors: for each relation the neighbours of each post, None = to be found.
+            prepared: the posts, their pictures opened.
+            posts: the same posts as they were given.
+            labeler: names the objects of pictures where the column `object_labels` does not, or None.
+        """
+        asked = [i for i in range(len(posts)) if any(given[i] is None for given in neighbors.values())]
+        if not asked:
+            return
+        labels = [posts[i].get("object_labels") for i in asked]
+        unnamed = [j for j, i in enumerate(asked) if labels[j] is None and prepared[i].picture is not None]
+        if labeler is not None and unnamed:
+            found = labeler([prepared[asked[j]].picture for j in unnamed])
+            for j, own in zip(unnamed, found, strict=True):
+                labels[j] = own
+        found = self.relation_index.find_neighbors(
+            [" ".join(prepared[i].tokens) for i in asked],
+            labels,
+            self.k,
+            ids=[posts[i].get("id") for i in asked],
+            pictures=[prepared[i].picture for i in asked],
+            object_features=[prepared[i].features.get("object_features") for i in asked],
+        )
+        for given, rows in zip(neighbors.values(), found, strict=True):
+            for i, own in zip(asked, rows or [[]] * len(asked), strict=True):
+                given[i] = own if given[i] is None else given[i]
 
     def neighbor_tensors(self, relation: str, neighbors: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Turn at most k {"id", "score"} of a post into features [k, r, F], scores [k] and mask [k]."""
@@ -151,7 +168,3 @@ class RgcnProcessor(MultimodalNerProcessor):
                 pretrained_model_name_or_path, subfolder=INDEX_FOLDER, **hub
             )
         return settings, rest
-
-
-def _tensor(features: Any) -> torch.Tensor | None:
-    return None if features is None else torch.as_tensor(features, dtype=torch.float32)

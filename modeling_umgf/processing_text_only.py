@@ -10,5 +10,5 @@ class TextOnlyProcessor(MultimodalNerProcessor):
         tokenizer: any fast tokenizer.
     """
 
-    def __init__(self, tokenizer=None, **unknown):
-        super().__init__(tokenizer, **unknown)
+    def __init__(self, tokenizer=None):
+        super().__init__(tokenizer)

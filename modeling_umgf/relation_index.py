@@ -1,4 +1,4 @@
-"""The relation index of R-GCN: which pictures of a pool match a text, and which show the same objects as a picture.
+"""A relation index: which pictures of a pool match a text, and which show the same objects as a picture.
 
     from modeling_umgf import HashingEncoder, RelationIndex
     index = RelationIndex(["a", "b"], captions=["a dog on a beach", "a stadium at night"], encoder=HashingEncoder())
@@ -10,29 +10,34 @@ Inter-modal relation: cosine of the text's and the caption's sentence vectors. I
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi
 from PIL import Image
 from safetensors import SafetensorError
-from torch.nn.functional import normalize
 
-from .files import write_whole
-from .pictures import content_hash, look
-from .relation_pictures import CHUNK, PicturePool, RelationIndexError, looks_of, read_tensors, write_tensors
+from .pictures import content_hash
+from .relation_files import (
+    SETTINGS_FILE,
+    RelationIndexError,
+    find_folder,
+    link_files,
+    read_settings,
+    read_tensors,
+    write_settings,
+    write_tensors,
+)
+from .relation_hubness import HubnessCorrection
+from .relation_pictures import PicturePool
 from .relation_search import Best, CosineRelation, FaissSearch, LabelSets, SecondKey, SetRelation, search_exactly
 from .sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder, searchable_text
 
-SETTINGS_FILE = "relation_index.json"
 SEARCH_FILE = "search.safetensors"
-
-CSLS_NEIGHBORS = 10
 
 PROBE = "two people at a football game in front of the city hall"
 """Encoders that embed this sentence alike are taken for the same."""
@@ -84,7 +89,15 @@ class RelationIndex:
         if encoder is not None:
             self.encoder = encoder
         self.reference_embeddings = None if reference_texts is None else self.embed(reference_texts)
-        self.add(ids, captions, text_embeddings, object_labels, features, content_hashes, looks)
+        self.add(
+            ids,
+            captions,
+            text_embeddings=text_embeddings,
+            object_labels=object_labels,
+            features=features,
+            content_hashes=content_hashes,
+            looks=looks,
+        )
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -162,55 +175,32 @@ class RelationIndex:
 
     # --------------------------------------------------------------------------------------------------- build
 
-    def add(
-        self,
-        ids: Sequence[str],
-        captions: Sequence[str | None] | None = None,
-        text_embeddings: torch.Tensor | None = None,
-        object_labels: Sequence[Sequence[str]] | None = None,
-        features: torch.Tensor | None = None,
-        content_hashes: Sequence[str | None] | None = None,
-        looks: torch.Tensor | None = None,
-    ) -> None:
+    def add(self, ids: Sequence[str], captions: Sequence[str | None] | None = None, **columns: Any) -> None:
         """Add pictures; arguments as for the index itself, the same ones. It copies the store: add many at once.
 
         Raises:
             RelationIndexError: an id is there already, or something has another length, width or kind than before.
         """
+        text_embeddings = columns.get("text_embeddings")
         if text_embeddings is None and captions is not None and self.encoder is not None:
             text_embeddings = self.encoder.encode([caption or "" for caption in captions])
         if text_embeddings is not None:
             self._check_width(text_embeddings)
-        more = PicturePool(ids, captions, object_labels, content_hashes, text_embeddings, features, looks)
+        more = PicturePool(ids, captions, **columns | {"text_embeddings": text_embeddings})
         self.pictures = self.pictures.extended(more)
         self._prepare()
-        self._penalty = self._hub_penalty() if self.hubness == "csls" else None
         self._unchanged = False  # what is on disk, if anything, is out of date
 
-    def _prepare(self) -> None:
-        """Make the look-up tables and the pool's mean vector [D]."""
+    def _prepare(self, penalty: torch.Tensor | None = None) -> None:
+        """Make what a search needs besides the pictures, except for a penalty that is known already."""
         self._rank = np.argsort(np.argsort(np.array(self.ids, dtype=str), kind="stable"))
         self._label_sets = None if self.object_labels is None else LabelSets(self.object_labels)
-        self._mean = None
+        self._correction = None
+        if self.pictures.text_embeddings is not None:
+            self._correction = HubnessCorrection(
+                self.hubness, self.pictures.text_embeddings, self.reference_embeddings, penalty
+            )
         self._faiss = None
-        vectors = self.pictures.text_embeddings
-        if self.hubness == "center" and vectors is not None and vectors.any():
-            total = sum(normalize(chunk.float(), dim=-1).double().sum(0) for chunk in vectors.split(CHUNK))
-            self._mean = (total / vectors.any(-1).sum()).float()  # of those with a caption
-
-    def _hub_penalty(self) -> torch.Tensor | None:
-        """How much nearer than others each picture [N] is to its nearest queries, halved."""
-        vectors = self.pictures.text_embeddings
-        if vectors is None or not len(self):
-            return None
-        captioned = vectors.any(-1)
-        own = self.reference_embeddings is None  # then every caption is its own nearest query
-        queries = self._unit(vectors[captioned] if own else self.reference_embeddings)
-        nearest = min(CSLS_NEIGHBORS + own, len(queries))
-        similarity = [(self._unit(chunk) @ queries.T).topk(nearest).values for chunk in vectors.split(CHUNK)]
-        density = torch.cat(similarity)[:, int(own) :].double().mean(-1).nan_to_num()  # nan: a pool of one picture
-        penalty = (density - density[captioned].mean()) / 2
-        return penalty.masked_fill(~captioned, 2.0)  # no caption: never found
 
     # -------------------------------------------------------------------------------------------------- search
 
@@ -250,7 +240,7 @@ class RelationIndex:
             content_hashes = [None if picture is None else content_hash(picture) for picture in pictures]
         if looks is None:
             object_features = [None] * size if object_features is None else object_features
-            looks = self._looks_of_posts(pictures, object_features)
+            looks = self.pictures.looks_of_posts(pictures, object_features)
         own = list(zip(ids or [None] * size, content_hashes, strict=True))
         inter = None
         if texts is not None and self.reads_text:
@@ -282,11 +272,7 @@ class RelationIndex:
         Returns:
             For each text at most k {"id", "score"}, best first; equal scores are ordered by looks, then by id.
         """
-        if self.pictures.text_embeddings is None:
-            raise RelationIndexError(
-                "This relation index knows no captions: build it with captions or text_embeddings."
-            )
-        return self._search(self._cosine(self._unit(self.embed(texts))), k, exclude, features, looks)
+        return self._search(self._cosine(texts), k, exclude, features, looks)
 
     def neighbors_for_picture(
         self,
@@ -334,14 +320,16 @@ class RelationIndex:
             factory: a faiss index description: "IVF1024,Flat" for about a million pictures, "HNSW32" for less.
             depth: parts of an IVF index that are looked at, or the search depth of HNSW; more is slower and more exact.
         """
-        self._faiss = FaissSearch(self._cosine(torch.zeros(0, self.width)), len(self), factory, depth)
+        self._faiss = FaissSearch(self._cosine(torch.zeros(0, self.width or 0)), len(self), factory, depth)
 
     def _search(self, relation: CosineRelation | SetRelation, k, exclude, features, looks) -> list[list[dict]]:
         if k > len(self):
             raise RelationIndexError(f"k={k} is more than the pool's {len(self)} pictures: lower k or add pictures.")
         if exclude is not None and len(exclude) != len(relation):
             raise RelationIndexError(f"exclude: {len(exclude)} lists for {len(relation)} queries.")
-        looks = self._checked_looks(features, looks, len(relation))
+        looks = self.pictures.comparable_looks(features, looks)
+        if looks is not None and len(looks) != len(relation):
+            raise RelationIndexError(f"looks: {len(looks)} for {len(relation)} queries.")
         best = Best(len(relation), k)
         if k > 0:
             second = SecondKey(self._rank, looks, self.pictures.looks)
@@ -355,13 +343,15 @@ class RelationIndex:
             neighbors[query].append({"id": self.ids[row], "score": min(float(score), 1.0)})
         return neighbors
 
-    def _cosine(self, queries: torch.Tensor) -> CosineRelation:
-        return CosineRelation(queries, lambda rows: self._unit(self.pictures.text_embeddings[rows]), self._penalty)
-
-    def _unit(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Unit vectors in float32, centred where the index says so; the zeros of an empty text stay zeros."""
-        unit = normalize(vectors.float(), dim=-1)
-        return unit if self._mean is None else normalize(unit - self._mean, dim=-1) * unit.any(-1, keepdim=True)
+    def _cosine(self, texts: Sequence[str] | torch.Tensor) -> CosineRelation:
+        correction = self._correction
+        if correction is None:
+            raise RelationIndexError(
+                "This relation index knows no captions: build it with captions or text_embeddings."
+            )
+        queries = correction.unit(self.embed(texts))
+        vectors = self.pictures.text_embeddings
+        return CosineRelation(queries, lambda rows: correction.unit(vectors[rows]), correction.penalty)
 
     def _forbidden(self, exclude: Sequence[Sequence[str | None]]) -> np.ndarray:
         """Turn ids and content hashes into pairs (query, row) [pairs, 2], copies of a picture included."""
@@ -370,45 +360,6 @@ class RelationIndex:
             for name in names:
                 pairs += [(query, row) for row in self.pictures.rows_of_copies(name)]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-    def _looks_of_posts(
-        self, pictures: Sequence[Image.Image | None], object_features: Sequence[torch.Tensor | None]
-    ) -> torch.Tensor | None:
-        """How posts' own pictures look [Q, L], as this index sees it; zeros where that is not known."""
-        if self.pictures.looks is None:
-            return None
-        looks = torch.zeros(len(pictures), self.pictures.looks.shape[1])
-        for i, (picture, features) in enumerate(zip(pictures, object_features, strict=True)):
-            if self.pictures.looks_source == "pixels" and picture is not None:
-                looks[i] = torch.from_numpy(look(picture))
-            if self.pictures.looks_source == "features" and features is not None:
-                features = torch.as_tensor(features).half()  # as those of the pool
-                self._check_looks(features)
-                looks[i] = looks_of(features[None])[0]
-        return looks
-
-    def _checked_looks(
-        self, features: torch.Tensor | None, looks: torch.Tensor | None, size: int
-    ) -> torch.Tensor | None:
-        """The looks [Q, L] of the queries, given as such or as features."""
-        if features is None and looks is None:
-            return None
-        if self.pictures.looks_source is None:
-            raise RelationIndexError("This relation index does not know how its pictures look: build it with looks.")
-        if features is not None and self.pictures.looks_source == "pixels":
-            raise RelationIndexError("This relation index compares pictures by their pixels: give looks, not features.")
-        looks = looks if features is None else looks_of(features)
-        if len(looks) != size:
-            raise RelationIndexError(f"looks: {len(looks)} for {size} queries.")
-        self._check_looks(looks)
-        return looks
-
-    def _check_looks(self, looks: torch.Tensor) -> None:
-        width = self.pictures.looks.shape[1]
-        if looks.shape[-1] != width:
-            raise RelationIndexError(
-                f"How a picture looks is a vector of width {width} in this relation index, not {looks.shape[-1]}."
-            )
 
     def _check_width(self, vectors: torch.Tensor) -> None:
         width = self.width or vectors.shape[-1]
@@ -430,24 +381,21 @@ class RelationIndex:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self._unchanged and include_encoder is None:
-            return self._link_files(folder)
+            return link_files(self._folder, folder)
         (folder / SETTINGS_FILE).unlink(missing_ok=True)
         files = self.pictures.save(folder)
-        own = {"reference_embeddings": self.reference_embeddings, "penalty": self._penalty, "probe": self._probe}
+        own = {
+            "reference_embeddings": self.reference_embeddings,
+            "penalty": self._correction and self._correction.penalty,
+            "probe": self._probe,
+        }
         files.append(write_tensors(folder / SEARCH_FILE, own))
         encoder = self._encoder_settings and dict(self._encoder_settings)
         if encoder and encoder["type"] == SentenceEncoder.type:
             encoder["included"] = self.encoder.is_local if include_encoder is None else include_encoder
             if encoder["included"]:
                 files += [path.name for path in self.encoder.save_pretrained(folder)]
-        settings = {
-            "pictures": len(self),
-            "hubness": self.hubness,
-            "encoder": encoder,
-            "files": {name: (folder / name).stat().st_size for name in files},
-        }
-        with write_whole(folder / SETTINGS_FILE) as file:
-            file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        write_settings(folder, {"pictures": len(self), "hubness": self.hubness, "encoder": encoder}, files)
 
     @classmethod
     def from_pretrained(
@@ -464,44 +412,22 @@ class RelationIndex:
         Raises:
             RelationIndexError: no index there, files missing or cut short, or another encoder than it was built with.
         """
-        if not Path(name_or_path).is_dir():
-            patterns = [f"{subfolder}/*"] if subfolder else None
-            try:
-                name_or_path = snapshot_download(str(name_or_path), allow_patterns=patterns, **hub)
-            except Exception as error:  # whatever the network and the Hub may answer
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise RelationIndexError(f"{name_or_path}: no such folder, nor on the Hub ({reason})") from error
-        folder = Path(name_or_path) / subfolder
-        if not (folder / SETTINGS_FILE).is_file():
-            raise RelationIndexError(
-                f"{folder}: no relation index, or one cut short while writing (no {SETTINGS_FILE})."
-            )
+        folder = find_folder(name_or_path, subfolder, **hub)
         index = cls.__new__(cls)
         try:
-            settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-            for name, size in settings["files"].items():
-                found = (folder / Path(name).name).stat().st_size
-                if found != size:
-                    raise RelationIndexError(
-                        f"{folder / name}: {found} bytes of {size}, cut short; copy the index again."
-                    )
+            settings = read_settings(folder)
             index.hubness = settings["hubness"]
             index.pictures = PicturePool.load(folder, settings["files"])
             index._encoder = None
             index._encoder_settings = settings["encoder"]
             own = read_tensors(folder / SEARCH_FILE)
-        except FileNotFoundError as error:
-            raise RelationIndexError(
-                f"{folder}: {Path(error.filename).name} is missing, cut short; copy the index again."
-            ) from error
         except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
             raise RelationIndexError(f"{folder}: not a readable relation index ({error}).") from error
         index.reference_embeddings = own.get("reference_embeddings")
-        index._penalty = own.get("penalty")
         index._probe = own.get("probe")
         index._folder = folder
         index._unchanged = True
-        index._prepare()
+        index._prepare(own.get("penalty"))
         if encoder is not None:
             index.encoder = encoder
         return index
@@ -527,19 +453,3 @@ class RelationIndex:
         raise RelationIndexError(
             f"The text encoder {settings['name']!r} is not saved with this relation index: load it with encoder=..."
         )
-
-    def _link_files(self, folder: Path) -> None:
-        if folder.resolve() == self._folder.resolve():
-            return
-        names = json.loads((self._folder / SETTINGS_FILE).read_text(encoding="utf-8"))["files"]
-        (folder / SETTINGS_FILE).unlink(missing_ok=True)
-        for name in [*names, SETTINGS_FILE]:
-            with write_whole(folder / name) as file:
-                _link_or_copy(self._folder / name, file)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)

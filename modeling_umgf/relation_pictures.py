@@ -2,17 +2,18 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from PIL import Image
 from torch.nn.functional import normalize
 
 from .files import write_whole
+from .pictures import look
+from .relation_files import RelationIndexError, read_tensors, write_tensors
 
 PICTURES_FILE = "pictures.json"
 VECTORS_FILE = "vectors.safetensors"
@@ -23,10 +24,6 @@ TENSORS = ("text_embeddings", "features", "looks")
 
 CHUNK = 256
 """Pictures that are summed up at a time."""
-
-
-class RelationIndexError(ValueError):
-    """A relation index that does not fit what is asked of it, or a damaged one."""
 
 
 @dataclass(eq=False, repr=False)
@@ -141,6 +138,50 @@ class PicturePool:
                 )
         return PicturePool(**columns, looks_source=self.looks_source)
 
+    def looks_of_posts(
+        self, pictures: Sequence[Image.Image | None], object_features: Sequence[torch.Tensor | None]
+    ) -> torch.Tensor | None:
+        """Return how posts' own pictures look [Q, L], of the kind that is known here; None where none is.
+
+        Args:
+            pictures: the posts' pictures, opened.
+            object_features: [r, F] features of each. Zeros where there is neither, or not the right one.
+        """
+        if self.looks is None:
+            return None
+        looks = torch.zeros(len(pictures), self.looks.shape[1])
+        for i, (picture, features) in enumerate(zip(pictures, object_features, strict=True)):
+            if self.looks_source == "pixels" and picture is not None:
+                looks[i] = torch.from_numpy(look(picture))
+            elif self.looks_source == "features" and features is not None:
+                features = torch.as_tensor(features).half()  # as those of the pool
+                self._check_width(features)
+                looks[i] = looks_of(features[None])[0]
+        return looks
+
+    def comparable_looks(self, features: torch.Tensor | None, looks: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the looks [Q, L] of queries, given as features [Q, r, F] or as such.
+
+        Raises:
+            RelationIndexError: these pictures know no looks, or of another kind.
+        """
+        if features is None and looks is None:
+            return None
+        if self.looks is None:
+            raise RelationIndexError("This relation index does not know how its pictures look: build it with looks.")
+        if features is not None and self.looks_source == "pixels":
+            raise RelationIndexError("This relation index compares pictures by their pixels: give looks, not features.")
+        looks = looks if features is None else looks_of(features)
+        self._check_width(looks)
+        return looks
+
+    def _check_width(self, looks: torch.Tensor) -> None:
+        width = self.looks.shape[1]
+        if looks.shape[-1] != width:
+            raise RelationIndexError(
+                f"How a picture looks is a vector of width {width} in this relation index, not {looks.shape[-1]}."
+            )
+
     def save(self, folder: Path) -> list[str]:
         """Write the pool into a folder: JSON and safetensors, the features in a file of their own.
 
@@ -169,16 +210,3 @@ def looks_of(features: torch.Tensor) -> torch.Tensor:
     """Sum up how pictures look, from features [N, r, F]: the unit vector [N, F] (float16) of their mean."""
     chunks = [normalize(chunk.float().mean(1), dim=-1).half() for chunk in features.split(CHUNK)]
     return torch.cat(chunks) if chunks else features.new_zeros(0, features.shape[-1])
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor | None]) -> str:
-    """Write the tensors that are not None into a safetensors file; returns its name."""
-    with write_whole(path) as file:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}, file)
-    return path.name
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file, memory-mapped."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

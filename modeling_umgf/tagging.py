@@ -232,7 +232,11 @@ class RayTagger:
 
         posts = ray.data.read_json("posts/", lines=True)
         tagged = posts.map_batches(
-            RayTagger, fn_constructor_kwargs={"model": "…"}, batch_format="pyarrow", batch_size=256, concurrency=4
+            RayTagger,
+            fn_constructor_kwargs={"model": "…"},
+            batch_format="pyarrow",
+            batch_size=256,
+            compute=ray.data.ActorPoolStrategy(size=4),
         )
 
     Each of the actors loads the model once. A batch keeps its columns and gains `entities`, a list of structs as from
@@ -364,12 +368,12 @@ def _chunks(posts: Iterator[dict], size: int) -> Iterator[list[dict]]:
 
 def _devices(options: TagOptions) -> list[str | None]:
     """The device of each process: the one that is asked for, or the GPUs in turn."""
+    if options.device is not None:
+        return [options.device] * options.num_proc
     import torch
 
     gpus = torch.cuda.device_count()
-    if options.device is not None or gpus == 0:
-        return [options.device] * options.num_proc
-    return [f"cuda:{number % gpus}" for number in range(options.num_proc)]
+    return [f"cuda:{number % gpus}" if gpus else None for number in range(options.num_proc)]
 
 
 def _settings(options: TagOptions) -> dict[str, Any]:

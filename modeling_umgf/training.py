@@ -55,7 +55,8 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         if not (self.do_train or self.do_eval or self.do_predict):
             self.do_train = self.do_eval = self.do_predict = True
         if not self.do_train:  # nothing to evaluate in between, which would switch do_eval on
-            self.eval_strategy, self.load_best_model_at_end = "no", False
+            self.eval_strategy = "no"
+            self.load_best_model_at_end = False
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused there
         super().__post_init__()
 
@@ -105,7 +106,8 @@ class MultimodalNerTrainer(Trainer):
 
     def _tags(self, predictions: np.ndarray, label_ids: np.ndarray) -> tuple[list[list[str]], list[list[str]]]:
         names = self.model.config.id2label
-        gold, predicted = [], []
+        gold = []
+        predicted = []
         for row, label_row in zip(predictions, label_ids, strict=True):
             words = label_row != -100
             gold.append([names[label] for label in label_row[words].tolist()])

@@ -33,7 +33,8 @@ from modeling_umgf.grounding import Grounder
 from modeling_umgf.pictures import open_picture
 
 REPOSITORY = Path(__file__).parents[1]
-NO_PICTURE, TRUNCATED = 3, 4
+NO_PICTURE = 3
+TRUNCATED = 4
 WORDS = ["we saw Will Smith in #NewYork".split(), "RT @bob : a Red Square".split(), "Location Person".split()]
 
 
@@ -110,8 +111,12 @@ def run(posts, models, tmp_path, monkeypatch, caplog):
 def arguments(models: dict[str, Path], dataset: Path, output: Path, columns, options: dict) -> list[str]:
     settings = {"noun_phrase_extractor": "capitals", "min_score": 0.0, "label_min_score": 0.0, "batch_size": 2}
     settings |= {"cache_dir": output.parent / "cache"} | models | options
-    flags = [part for name, value in settings.items() for part in (f"--{name}", value) if part is not None]
-    return [str(part) for part in (dataset, "--output_dir", output, *flags, "--columns", *columns)]
+    argv = [dataset, "--output_dir", output]
+    for name, value in settings.items():
+        argv.append(f"--{name}")
+        if value is not None:
+            argv.append(value)
+    return [str(part) for part in (*argv, "--columns", *columns)]
 
 
 def undecoded(folder: Path, split: str = "train") -> Dataset:
@@ -140,11 +145,10 @@ def described(posts, models, tmp_path_factory) -> Path:
 
 
 def test_all_columns_come_in_the_order_of_a_dataset_and_the_others_stay(posts, described):
-    before, after = undecoded(posts), undecoded(described)
-    assert list(after.features) == [
-        *["id", "tokens", "ner_tags", "image", "noun_phrases", "objects", "object_features", "caption"],
-        *["object_labels", "text_embedding"],
-    ]
+    before = undecoded(posts)
+    after = undecoded(described)
+    names = "id tokens ner_tags image noun_phrases objects object_features caption object_labels text_embedding"
+    assert list(after.features) == names.split()
     for name, feature in before.features.items():
         assert after.features[name] == feature and after[name][:] == before[name][:]
     assert load_splits(str(described))["test"].num_rows == 3
@@ -259,9 +263,9 @@ def test_decoding_in_several_processes_changes_nothing(run):
 
 
 def test_killed_at_any_moment_and_started_again_the_files_are_the_same(posts, models, tmp_path):
-    columns, options = ("objects", "caption", "object_features"), {"batch_size": 3}
+    columns = ("objects", "caption", "object_features")
     for name in ("whole", "killed"):
-        argv = arguments(models, posts, tmp_path / name / "out", columns, options)
+        argv = arguments(models, posts, tmp_path / name / "out", columns, {"batch_size": 3})
         (tmp_path / f"{name}.json").write_text(json.dumps(argv))
     script = [sys.executable, __file__, str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -276,7 +280,8 @@ def kill_again_and_again(folder: Path) -> None:
 
     This runs in a process of its own, which forks before it has any thread. Prints the number of kills.
     """
-    generator, kills = random.Random(0), 0
+    generator = random.Random(0)
+    kills = 0
     assert run_in_fork(json.loads((folder / "whole.json").read_text())) == 0
     code = None
     while code != 0:
@@ -309,17 +314,8 @@ def run_in_fork(argv: list[str], kill_at_files: int | None = None, folder: Path 
 
 def test_two_processes_share_the_work_and_give_the_same_files(posts, models, tmp_path, described):
     argv = arguments(models, posts, tmp_path / "out", ALL, {})
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += "--num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0".split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launch, "-m", "dataset_scripts.add_descriptors", *argv]
     result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)

@@ -14,11 +14,11 @@ from PIL import Image as PILImage
 
 from dataset_scripts import build_dataset
 from dataset_scripts.checks.twitter_releases import check_release, label_version
+from dataset_scripts.reading import picture_check
 from dataset_scripts.reading.bad_input import BadInput
 from dataset_scripts.reading.picture_check import PICTURE_OUTCOMES
 from dataset_scripts.reading.splits import load_splits, read_splits
-from dataset_scripts.writing import dataset_folder
-from dataset_scripts.writing.dataset_folder import write_dataset
+from dataset_scripts.writing import dataset_folder, write_dataset
 from modeling_umgf.split_counts import count_split
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -79,17 +79,8 @@ def test_written_folder_loads_with_the_original_bytes_of_the_pictures(posts, tmp
     out = tmp_path / "out"
     posts["train"].rename(tmp_path / "moved.txt")
     pictures = tmp_path / "pictures"
-    run_main(
-        monkeypatch,
-        "--train",
-        tmp_path / "moved.txt",
-        "--test",
-        posts["test"],
-        "--image_dir",
-        pictures,
-        "--output_dir",
-        out,
-    )
+    files = ["--train", tmp_path / "moved.txt", "--test", posts["test"]]
+    run_main(monkeypatch, *files, "--image_dir", pictures, "--output_dir", out)
     before = {path.name: path.read_bytes() for path in pictures.iterdir()}
     for path in pictures.iterdir():
         path.unlink()
@@ -105,20 +96,9 @@ def test_written_folder_loads_with_the_original_bytes_of_the_pictures(posts, tmp
 
 def test_card_says_what_is_in_the_folder(posts, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    run_main(
-        monkeypatch,
-        *(
-            "--train",
-            posts["train"],
-            "--test",
-            posts["test"],
-            "--image_dir",
-            tmp_path / "pictures",
-            "--output_dir",
-            out,
-        ),
-        *("--title", "My posts", "--label_version", "Labels: my own, second round."),
-    )
+    files = ["--train", posts["train"], "--test", posts["test"], "--image_dir", tmp_path / "pictures"]
+    texts = ["--title", "My posts", "--label_version", "Labels: my own, second round."]
+    run_main(monkeypatch, *files, *texts, "--output_dir", out)
     card = DatasetCard.load(out / "README.md")
     splits = {split["name"]: split for split in card.data.dataset_info["splits"]}
     assert splits["train"]["num_examples"] == 6
@@ -238,6 +218,38 @@ def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(BadInput, match="load_dataset can't load it") as error:
         load_splits(str(tmp_path / "nowhere"))
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def no_picture_may_be_opened(monkeypatch):
+    def fail(*arguments, **options):
+        pytest.fail("a picture was opened")
+
+    monkeypatch.setattr(picture_check, "open_picture", fail)
+    monkeypatch.setattr(PILImage, "open", fail)
+
+
+def test_words_alone_are_read_without_a_look_at_any_picture(posts, tmp_path, no_picture_may_be_opened, caplog):
+    for folder in (tmp_path / "pictures", tmp_path / "absent"):
+        splits, outcomes = read_splits(posts, image_dir=folder, look_at_pictures=False)
+        assert list(splits["train"].features) == ["id", "tokens", "ner_tags"]
+        assert splits["train"]["id"][:] == ["good", "absent", "other", "blank", "broken", "text"]
+        assert outcomes == {"train": {}, "test": {}}
+    assert "picture" not in caplog.text
+    line = {"tokens": ["x"], "tags": ["B-X"], "image": "broken.jpg", "caption": "kept"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(line))
+    (row,) = load_splits({"train": tmp_path / "train.jsonl"}, look_at_pictures=False)["train"]
+    assert row == {"id": "train-0", "tokens": ["x"], "ner_tags": [1], "caption": "kept"}
+
+
+def test_words_of_a_dataset_are_read_without_a_look_at_its_pictures(tmp_path, no_picture_may_be_opened):
+    cells = [{"bytes": b"no picture", "path": "a.jpg"}, {"bytes": b"", "path": "b.jpg"}]
+    rows = {"tokens": [["Ann"], ["x"]], "ner_tags": [["B-PER"], ["O"]], "object_features": [[[1.0]], None]}
+    own = Dataset.from_dict({**rows, "image": cells}).cast_column("image", Image(decode=False))
+    own.to_parquet(tmp_path / "train.parquet")
+    splits = load_splits(str(tmp_path), image_dir=tmp_path, look_at_pictures=False)
+    assert list(splits["train"].features) == ["id", "tokens", "ner_tags", "object_features"]
+    assert splits["train"]["object_features"][:] == [[[1.0]], None]
 
 
 # ------------------------------------------------------------------------------------- nothing half-written is left

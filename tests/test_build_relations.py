@@ -14,13 +14,13 @@ from transformers import ResNetConfig, ResNetModel
 
 from dataset_scripts import build_relations as module
 from dataset_scripts.build_relations import build_relations
-from dataset_scripts.features import dataset_features
-from dataset_scripts.published_formats import read_caption_file, read_relation_file
+from dataset_scripts.columns.contract import dataset_features
+from dataset_scripts.reading.bad_input import BadInput, run_command
+from dataset_scripts.reading.published_formats import read_caption_file, read_relation_file
 from dataset_scripts.relations import post_pictures
 from dataset_scripts.relations.authors_files import AUTHORS_FILES
 from dataset_scripts.relations.post_pictures import PostPictures
 from dataset_scripts.relations.report import hubness
-from dataset_scripts.text_files import BadInput, run_command
 from modeling_umgf import HashingEncoder, RelationIndex, UmgfImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
 from modeling_umgf.pictures import open_picture

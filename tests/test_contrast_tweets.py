@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 
 from dataset_scripts import contrast_tweets as generator
-from dataset_scripts.columns.contract import dataset_features
+from dataset_scripts.columns.contract import COLUMNS, dataset_features
 from dataset_scripts.columns.picture_ablations import remove_pictures, shuffle_pictures
 from dataset_scripts.contrast_tweets import contrast_tweets, write_contrast_tweets
 from modeling_umgf.labels import bio_labels, entity_spans
@@ -44,7 +44,10 @@ def test_columns_are_those_of_every_dataset(posts):
 
 
 def test_splits_share_no_word_of_any_name(posts):
-    words = {name: {word for mention in mentions(split) for word in mention[0]} for name, split in posts.items()}
+    words = defaultdict(set)
+    for split, rows in posts.items():
+        for name, _, _, _ in mentions(rows):
+            words[split].update(name)
     assert not words["train"] & words["test"]
     assert not words["train"] & words["validation"]
     assert not words["validation"] & words["test"]
@@ -116,8 +119,10 @@ def test_words_tell_nothing_about_the_type_of_a_pictured_name(posts):
     for _, kind, span, row in mentions(posts["test"]):
         if row["pictured"]:
             known = clues(span, row)
-            score = {k: sum(np.log(seen[k][c] + 1) for c in known) for k in GENERAL}
-            right.append(max(score, key=score.get) == kind)
+            scores = {}
+            for guess in GENERAL:
+                scores[guess] = sum(np.log(seen[guess][clue] + 1) for clue in known)
+            right.append(max(scores, key=scores.get) == kind)
     assert len(right) > 1000
     assert 0.19 < np.mean(right) < 0.31
 
@@ -157,7 +162,9 @@ def test_boxes_lie_inside_the_picture_and_hold_what_was_drawn(posts):
 
 
 def test_same_seed_same_bytes_other_seed_other_posts(few_posts):
-    one, again, other = (contrast_tweets(seed)["train"].with_format("arrow")[:] for seed in (3, 3, 4))
+    one = contrast_tweets(3)["train"].with_format("arrow")[:]
+    again = contrast_tweets(3)["train"].with_format("arrow")[:]
+    other = contrast_tweets(4)["train"].with_format("arrow")[:]
     assert one.equals(again)
     assert not one.equals(other)
 
@@ -218,9 +225,47 @@ def test_shuffled_pictures_come_with_their_boxes_and_nobody_keeps_its_own(posts)
             assert [o["phrase"] for o in new] == [o["phrase"] for o in own]
 
 
+def test_shuffled_pictures_take_along_what_was_seen_in_them_and_leave_what_the_words_found():
+    neighbor = [{"id": "n", "score": 0.5}]
+    found = {"box": [0.0, 0.0, 1.0, 1.0], "score": None, "query": None, "phrase": {"start": 0, "end": 1}}
+    rows = [
+        {
+            "id": name,
+            "tokens": ["x"],
+            "ner_tags": [0],
+            "image": None,
+            "noun_phrases": [{"start": 0, "end": 1}],
+            "objects": [found] * (2 - number),
+            "object_features": [[float(number)]] * (2 - number),
+            "caption": f"picture of {name}",
+            "object_labels": [name],
+            "neighbors_inter": neighbor * (1 - number),
+            "neighbors_intra": neighbor * (1 - number),
+        }
+        for number, name in enumerate("ab")
+    ]
+    split = Dataset.from_list(rows, features=dataset_features(["O"], list(COLUMNS)))
+    first, second = shuffle_pictures(split)
+    assert (first["caption"], second["caption"]) == ("picture of b", "picture of a")
+    assert (first["object_labels"], second["object_labels"]) == (["b"], ["a"])
+    assert (first["neighbors_inter"], second["neighbors_inter"]) == (neighbor, [])
+    assert (first["neighbors_intra"], second["neighbors_intra"]) == ([], neighbor)
+    assert (first["object_features"], second["object_features"]) == ([[1.0], [1.0]], [[0.0]])
+    assert [len(first["objects"]), len(second["objects"])] == [2, 1]
+    removed = remove_pictures(split)[0]
+    assert [name for name, cell in removed.items() if cell is not None] == ["id", "tokens", "ner_tags", "noun_phrases"]
+
+
+def test_a_column_that_no_dataset_has_is_named():
+    with pytest.raises(ValueError, match="unknown columns colour; known are id, tokens, ner_tags, image"):
+        dataset_features(["O"], ["caption", "colour"])
+
+
 def test_shuffle_depends_on_the_seed_only(posts):
     split = posts["validation"].select(range(40))
-    one, again, other = (shuffle_pictures(split, seed).with_format("arrow")[:] for seed in (1, 1, 2))
+    one = shuffle_pictures(split, 1).with_format("arrow")[:]
+    again = shuffle_pictures(split, 1).with_format("arrow")[:]
+    other = shuffle_pictures(split, 2).with_format("arrow")[:]
     assert one.equals(again)
     assert not one.equals(other)
 

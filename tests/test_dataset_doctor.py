@@ -38,7 +38,8 @@ def tokenizer():
 
 def numbers(report, topic, *checks):
     """check -> its numbers in train, validation and test; 0 where it is not reported."""
-    return {check: tuple(report["splits"][split][topic].get(check, 0) for split in SPLITS) for check in checks}
+    found = [report["splits"][split][topic] for split in SPLITS]
+    return {check: tuple(numbers.get(check, 0) for numbers in found) for check in checks}
 
 
 def conll(*posts):
@@ -187,7 +188,8 @@ def run(monkeypatch, capsys):
 def test_planted_oddities_are_counted(files, tmp_path, run):
     text = run(files / "train.txt", files / "test.txt", "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
-    train, test = (report["splits"][split] for split in ("train", "test"))
+    train = report["splits"]["train"]
+    test = report["splits"]["test"]
     assert train["entities"]["orphan I-"] == 2
     assert train["entities"]["orphan O->I after a full stop"] == train["entities"]["orphan B-x->I-y"] == 1
     assert train["words"] == {
@@ -248,7 +250,7 @@ def pictures(tmp_path):
     folder.mkdir()
     rng = np.random.default_rng(1)
     cells = rng.integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
-    photo, sign, good = (Image.fromarray(one).resize((72, 64), Image.Resampling.NEAREST) for one in cells)
+    photo, sign, good = [Image.fromarray(one).resize((72, 64), Image.Resampling.NEAREST) for one in cells]
     shared = [f"s{number}" for number in range(22)]
     for number, name in enumerate(shared):
         photo.resize((72 + 9 * number, 64 + 8 * number), Image.Resampling.NEAREST).save(folder / f"{name}.jpg")
@@ -278,7 +280,8 @@ def test_twitter_2017c_by_the_pictures(pictures):
 
 
 def test_command_reports_pictures_and_writes_the_subset(pictures, run):
-    out, report = pictures / "out", pictures / "report.json"
+    out = pictures / "out"
+    report = pictures / "report.json"
     run(pictures / "train.txt", "--image_dir", pictures / "pictures", "--json", report, "--twitter2017c", out)
     found = json.loads(report.read_text())
     assert found["splits"]["train"]["pictures"] == {
@@ -301,7 +304,8 @@ def test_without_pictures_and_list_there_is_no_subset(files):
 
 
 def test_phrases_without_objects(tmp_path):
-    phrase, other = {"start": 0, "end": 1}, {"start": 1, "end": 2}
+    phrase = {"start": 0, "end": 1}
+    other = {"start": 1, "end": 2}
     box = {"box": [0, 0, 2, 2]}
     records = [
         {"noun_phrases": [phrase, other], "objects": [{**box, "phrase": phrase}, box]},

@@ -16,8 +16,8 @@ from finished_run import train
 from PIL import Image as PILImage
 from transformers import pipeline
 
-from dataset_scripts.features import OPTIONAL_COLUMNS
-from dataset_scripts.writing import write_dataset
+from dataset_scripts.columns.contract import COLUMNS
+from dataset_scripts.writing.dataset_folder import write_dataset
 
 APP = Path(__file__).resolve().parents[1] / "demo" / "app.py"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -34,7 +34,7 @@ def posts() -> Dataset:
     """One text with two meanings: with the picture Anna is a person, without it a place."""
     columns = {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=LABELS))}
     columns["image"] = Image()
-    columns["objects"] = OPTIONAL_COLUMNS["objects"]
+    columns["objects"] = COLUMNS["objects"].feature
     picture = PILImage.new("RGB", (40, 30), "white")
     picture.paste("red", (4, 4, 20, 28))
     found = [{"box": BOX, "score": 0.9, "query": "Anna", "phrase": {"start": 1, "end": 2}}]

@@ -36,7 +36,7 @@ def test_labels_are_distinct_names_of_the_detector_best_first(labeler, monkeypat
     for labels in found:
         assert len(labels) == len(set(labels)) > 0 and set(labels) <= set(LABELS.values())
     results = [{"scores": torch.tensor([0.5, 0.9, 0.7]), "labels": torch.tensor([1, 0, 1])}] * 3
-    monkeypatch.setattr(labeler.image_processor, "post_process_object_detection", lambda *arguments: results)
+    monkeypatch.setattr(labeler.processor, "post_process_object_detection", lambda *arguments: results)
     assert labeler(PICTURES) == [["cat", "dog"]] * 3
 
 

@@ -1,4 +1,4 @@
-"""What a drawn tweet shows: boxes where they are, words in the colours of their objects, nothing unescaped."""
+"""What a drawn post shows: boxes where they are, words in the colours of their objects, nothing unescaped."""
 
 from html.parser import HTMLParser
 
@@ -37,14 +37,14 @@ def test_words_have_the_colour_of_their_object_and_general_ones_colour_no_word()
     assert not has_color(drawing, GENERAL_COLOR, words)
 
 
-def test_a_tweet_without_picture_objects_or_words_can_be_drawn():
+def test_a_post_without_picture_objects_or_words_can_be_drawn():
     assert draw_objects(None, WORDS, []).height < 100
     assert draw_objects(PICTURE, [], []).height > 400
     assert draw_objects(Image.new("RGB", (1, 1)), WORDS, [{"box": [0, 0, 1, 1], "phrase": None}]).width == 800
     assert "<svg" not in objects_to_html(None, [], [])
 
 
-def test_long_tweets_take_more_lines():
+def test_long_posts_take_more_lines():
     assert draw_objects(None, WORDS * 20, []).height > draw_objects(None, WORDS, []).height + 60
 
 
@@ -55,7 +55,10 @@ def test_entities_add_a_line_below_the_words():
 class Reader(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.tags, self.open, self.text, self.styles = [], [], [], {}
+        self.tags = []
+        self.open = []
+        self.text = []
+        self.styles = {}
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)

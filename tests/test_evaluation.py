@@ -56,7 +56,8 @@ def test_scores_are_those_of_seqeval(seed: int, errors: float) -> None:
 
 
 def test_an_orphan_counts_in_the_lenient_and_not_in_the_strict_reading() -> None:
-    gold, predicted = [["O", "I-PER", "O"]], [["O", "B-PER", "O"]]
+    gold = [["O", "I-PER", "O"]]
+    predicted = [["O", "B-PER", "O"]]
     scores = evaluate_tags(gold, predicted)
     assert (scores["f1"], scores["support"]) == (100, 1)
     assert (scores["strict_f1"], scores["strict_support"]) == (0, 0)
@@ -71,7 +72,8 @@ def test_an_entity_at_the_sentence_end_is_complete_and_does_not_go_on_in_the_nex
 
 
 def test_a_change_of_type_without_beginning_makes_two_entities() -> None:
-    gold, predicted = [["B-PER", "I-LOC"]], [["B-PER", "B-LOC"]]
+    gold = [["B-PER", "I-LOC"]]
+    predicted = [["B-PER", "B-LOC"]]
     assert evaluate_tags(gold, predicted)["f1"] == 100
     assert evaluate_tags(gold, predicted)["strict_f1"] == pytest.approx(100 * 2 / 3)
 
@@ -161,7 +163,8 @@ def test_the_paired_test_tells_a_real_difference_from_chance() -> None:
 
 def test_the_paired_test_gives_the_exact_probability_of_a_small_case() -> None:
     # Two sentences in which only the first prediction is right: of the 4 swaps, 2 give a difference as large.
-    gold, nothing = [["B-PER"], ["B-PER"], ["O"]], [["O"], ["O"], ["O"]]
+    gold = [["B-PER"], ["B-PER"], ["O"]]
+    nothing = [["O"], ["O"], ["O"]]
     assert paired_randomization_test(gold, gold, nothing)["p_value"] == pytest.approx(0.5, abs=0.03)
 
 

@@ -86,8 +86,8 @@ def test_neighbours_of_rgcn_are_explained(rgcn_tagger, picture):
         expected = None if node["kind"] == "objects" else pytest.approx(taken[node["kind"], node["id"]])
         assert link["weight"] == expected
 
-    neighbors = processor.find_neighbors(processor.prepare([post]), [post])
-    without_best = {"neighbors_inter": neighbors["inter"][0][1:], "neighbors_intra": neighbors["intra"][0]}
+    (prepared,) = processor.prepare([post])
+    without_best = {"neighbors_inter": prepared.nodes["inter"][1:], "neighbors_intra": prepared.nodes["intra"]}
     labels = model(**processor(**post)).predictions[0]
     outputs = model(**processor(**post, **without_best))
     changes = []

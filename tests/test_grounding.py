@@ -1,6 +1,7 @@
 """Grounding: the rules for choosing objects, and the same code path with every zero-shot detector class."""
 
 import io
+import string
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers.utils import ModelOutput
 from modeling_umgf.grounding import GENERAL_QUERIES, Detection, Grounder, overlap, query_text
 from modeling_umgf.pictures import UnreadablePicture
 
-TWEETS = [
+POSTS = [
     "RT @bob : Will Smith in New York".split(),
     "a red square".split(),
     "Dr . Seuss met J . K . Rowling , Anna and Tom in #TheHague".split(),
@@ -39,15 +40,14 @@ class ScriptedGrounder(Grounder):
 
     def detect(self, pictures, queries):
         self.asked += [list(own) for own in queries]
-        return [
-            [
-                Detection(box, score, query)
-                for query in own
-                for box, score in self.script.get(query, [])
-                if score >= self.min_score
-            ]
-            for own in queries
-        ]
+        return [self.answer(own) for own in queries]
+
+    def answer(self, queries):
+        found = []
+        for query in queries:
+            boxes = self.script.get(query, [])
+            found += [Detection(box, score, query) for box, score in boxes if score >= self.min_score]
+        return found
 
 
 def objects_of(sentence: str, script: dict, **settings) -> list[dict]:
@@ -107,9 +107,10 @@ def test_the_same_box_of_two_phrases_stays_two_objects_because_their_words_diffe
 def test_the_limit_takes_general_objects_first_then_the_best():
     names = [f"Name{i}" for i in range(12)]
     script = {name: [([i * 8, 0, i * 8 + 4, 4], 0.6 + i / 100)] for i, name in enumerate(names)}
-    script |= {query: [([i * 20, 50, i * 20 + 9, 60], 0.51)] for i, query in enumerate(GENERAL_QUERIES)}
+    for i, query in enumerate(GENERAL_QUERIES):
+        script[query] = [([i * 20, 50, i * 20 + 9, 60], 0.51)]
     found = objects_of(" and ".join(names), script)
-    assert [node["query"] for node in found] == [*GENERAL_QUERIES, *(f"Name{i}" for i in range(11, 3, -1))]
+    assert [node["query"] for node in found] == list(GENERAL_QUERIES) + names[:3:-1]
     assert len(objects_of(" and ".join(names), script, max_objects=5)) == 5
 
 
@@ -120,7 +121,7 @@ def test_no_picture_no_objects_and_no_forward_pass():
     assert grounder([], []) == []
 
 
-def test_a_tweet_without_words_is_still_asked_for_the_general_ones():
+def test_a_post_without_words_is_still_asked_for_the_general_ones():
     assert len(ScriptedGrounder({"misc": [([0, 0, 9, 9], 0.9)]})([[]], [picture(9, 9)])[0]) == 1
 
 
@@ -163,10 +164,10 @@ def detector(request, tmp_path_factory):
     return Grounder.from_pretrained(folder, device="cpu", min_score=0.0, noun_phrases="capitals")
 
 
-def test_real_detectors_give_objects_in_the_contracted_form(detector):
-    found = detector(TWEETS, [PICTURES[0], None, PICTURES[2]])
+def test_real_detectors_give_objects_in_the_documented_form(detector):
+    found = detector(POSTS, [PICTURES[0], None, PICTURES[2]])
     assert found[1] == [] and len(found[0]) > 1 and len(found[2]) > 1
-    for words, image, own in zip(TWEETS, [PICTURES[0], None, PICTURES[2]], found, strict=True):
+    for words, image, own in zip(POSTS, [PICTURES[0], None, PICTURES[2]], found, strict=True):
         kinds = [node["phrase"] is not None for node in own]
         assert kinds == sorted(kinds) and len(own) <= 12
         for node in own:
@@ -183,8 +184,8 @@ def test_real_detectors_give_objects_in_the_contracted_form(detector):
 def test_real_detectors_find_the_same_in_a_batch_as_alone(detector):
     """Grounding DINO's group norms see the padding of a batch, so that its pictures must be of one size for this."""
     pictures = [picture(80, 80, seed) for seed in range(3)] if detector.prompt_length else PICTURES
-    together = detector(TWEETS, pictures)
-    for own, words, image in zip(together, TWEETS, pictures, strict=True):
+    together = detector(POSTS, pictures)
+    for own, words, image in zip(together, POSTS, pictures, strict=True):
         alone = detector([words], [image])[0]
         assert [(node["query"], node["phrase"]) for node in own] == [(node["query"], node["phrase"]) for node in alone]
         torch.testing.assert_close([node["box"] for node in own], [node["box"] for node in alone], rtol=0, atol=0.01)
@@ -195,8 +196,8 @@ def test_real_detectors_find_the_same_in_a_batch_as_alone(detector):
 
 def test_real_detectors_one_at_a_time_do_not_depend_on_the_others(detector, monkeypatch):
     monkeypatch.setattr(detector, "batch_size", 1)
-    together = detector(TWEETS, PICTURES)
-    assert together == [detector([words], [image])[0] for words, image in zip(TWEETS, PICTURES, strict=True)]
+    together = detector(POSTS, PICTURES)
+    assert together == [detector([words], [image])[0] for words, image in zip(POSTS, PICTURES, strict=True)]
 
 
 def test_real_detectors_obey_the_threshold(detector, monkeypatch):
@@ -207,7 +208,7 @@ def test_real_detectors_obey_the_threshold(detector, monkeypatch):
         found for found in everything if found.score >= middle
     ]
     monkeypatch.setattr(detector, "min_score", 1.01)
-    assert detector(TWEETS, PICTURES) == [[], [], []]
+    assert detector(POSTS, PICTURES) == [[], [], []]
 
 
 def test_real_detectors_agree_with_their_own_post_processing(detector):
@@ -223,7 +224,7 @@ def test_real_detectors_agree_with_their_own_post_processing(detector):
     )
     compared = 0
     for own, reference, asked, image in zip(ours, theirs, queries, PICTURES, strict=False):
-        limits = torch.tensor([*image.size, *image.size])
+        limits = torch.tensor(image.size * 2)
         boxes = reference["boxes"].clamp(min=0).minimum(limits)
         for i, box in enumerate(boxes):
             if (box[2:] - box[:2] < 1).any():
@@ -250,12 +251,14 @@ def test_real_detectors_look_once_at_each_batch(detector, monkeypatch):
 
 
 def test_real_detectors_work_in_bfloat16(detector):
-    folder, settings = detector.model.config._name_or_path, {"min_score": 0.0, "noun_phrases": "capitals"}
+    folder = detector.model.config._name_or_path
+    settings = {"min_score": 0.0, "noun_phrases": "capitals"}
     half = Grounder.from_pretrained(folder, device="cpu", dtype=torch.bfloat16, **settings)
     assert half.model.dtype == torch.bfloat16
-    found = half(TWEETS, PICTURES)
+    found = half(POSTS, PICTURES)
     assert sum(map(len, found)) > 0
-    assert all(np.isfinite([*node["box"], node["score"]]).all() for own in found for node in own)
+    for node in sum(found, []):
+        assert np.isfinite(node["box"]).all() and np.isfinite(node["score"])
 
 
 def test_boxes_belong_to_the_upright_picture(detector):
@@ -263,7 +266,7 @@ def test_boxes_belong_to_the_upright_picture(detector):
     exif[0x0112] = 6
     buffer = io.BytesIO()
     PICTURES[0].transpose(Image.Transpose.ROTATE_90).save(buffer, "PNG", exif=exif)
-    assert detector([TWEETS[0]], [buffer.getvalue()]) == detector([TWEETS[0]], [PICTURES[0]])
+    assert detector([POSTS[0]], [buffer.getvalue()]) == detector([POSTS[0]], [PICTURES[0]])
 
 
 def test_an_unreadable_picture_is_named(detector):
@@ -304,7 +307,9 @@ def test_each_piece_of_a_prompt_counts_for_its_own_query(prompted, monkeypatch):
 
 
 def test_more_phrases_than_fit_into_a_prompt_are_asked_in_several(prompted, monkeypatch):
-    words = [word for i in range(26) for word in (f"Q{chr(97 + i)}{chr(97 + i)}", "and")]
+    words = []
+    for letter in string.ascii_lowercase:
+        words += [f"Q{letter}{letter}", "and"]
     prompts = []
     encode = prompted._encode
     monkeypatch.setattr(
@@ -312,6 +317,6 @@ def test_more_phrases_than_fit_into_a_prompt_are_asked_in_several(prompted, monk
     )
     prompted([words], [PICTURES[0]])
     assert len(prompts) == 2
-    assert [query for prompt in prompts for query in prompt] == [*GENERAL_QUERIES, *words[::2]]
+    assert sum(prompts, []) == list(GENERAL_QUERIES) + words[::2]
     lengths = [encode([PICTURES[0]], [prompt])["input_ids"].shape[1] for prompt in prompts]
     assert max(lengths) <= prompted.prompt_length == 64

@@ -17,7 +17,8 @@ TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
 def spans_by_hand(tags: list[str], strict: bool) -> list[tuple[int, int, str]]:
     """Read entities word by word, without seqeval."""
-    spans, current = [], None
+    spans = []
+    current = None
     for index, tag in enumerate([*tags, "O"]):
         continues = current is not None and tag == f"I-{current[1]}"
         if current is not None and not continues:

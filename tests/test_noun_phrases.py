@@ -1,4 +1,4 @@
-"""Noun phrases of real and of awkward tweets, and what happens without the tagger."""
+"""Noun phrases of real and of awkward posts, and what happens without the tagger."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts.readers import read_conll
+from dataset_scripts.reading.conll import read_conll
 from modeling_umgf import noun_phrases
 from modeling_umgf.noun_phrases import find_noun_phrases
 
@@ -37,22 +37,25 @@ def phrases(sentence: str, **options) -> list[str]:
 
 
 @pytest.mark.parametrize("dataset", ["twitter2015", "twitter2017"])
-def test_phrases_of_real_tweets_are_those_read_by_eye(tagger, dataset):
-    """The file lists, per tweet, the spans found right and the few found wrong when the rules were settled."""
+def test_phrases_of_real_posts_are_those_read_by_eye(tagger, dataset):
+    """The file lists, per post, the spans found right and the few found wrong when the rules were settled."""
     source = SHARED_DATA / dataset / "valid.txt"
     if not source.exists():
-        pytest.skip("the tweets are not here")
+        pytest.skip("the posts are not here")
     words = {row["id"]: row["tokens"] for row in read_conll(source, umt=True)}
     expected = json.loads(CHECKED_BY_EYE.read_text())[dataset]
     assert len(expected) == 25
-    for tweet, judged in expected.items():
-        found = [[span["start"], span["end"]] for span in find_noun_phrases(words[tweet])]
-        assert found == sorted(judged["right"] + judged["wrong"]), tweet
+    for post, judged in expected.items():
+        found = [[span["start"], span["end"]] for span in find_noun_phrases(words[post])]
+        assert found == sorted(judged["right"] + judged["wrong"]), post
 
 
 def test_at_least_five_in_six_phrases_were_judged_right():
-    tweets = [judged for dataset in json.loads(CHECKED_BY_EYE.read_text()).values() for judged in dataset.values()]
-    right, wrong = (sum(len(judged[verdict]) for judged in tweets) for verdict in ("right", "wrong"))
+    right = 0
+    wrong = 0
+    for posts in json.loads(CHECKED_BY_EYE.read_text()).values():
+        right += sum(len(judged["right"]) for judged in posts.values())
+        wrong += sum(len(judged["wrong"]) for judged in posts.values())
     assert right >= 5 * wrong
 
 
@@ -104,7 +107,7 @@ def test_of_joins_two_phrases_on_request_only(tagger):
         ["&amp", ";"],
     ],
 )
-def test_tweets_without_any_word_have_no_phrase(tagger, words, extractor):
+def test_posts_without_any_word_have_no_phrase(tagger, words, extractor):
     assert find_noun_phrases(words, extractor) == []
 
 
@@ -162,7 +165,9 @@ def test_spacy_chunks_without_pronouns(tmp_path):
             ["PROPN", "PUNCT", "PRON", "VERB", "DET", "NOUN"],
             strict=True,
         ):
-            token.head, token.dep_, token.pos_ = document[head], dependency, part
+            token.head = document[head]
+            token.dep_ = dependency
+            token.pos_ = part
         return document
 
     pipeline = spacy.blank("en")

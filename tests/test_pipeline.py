@@ -134,7 +134,7 @@ def test_bad_posts_give_errors_in_their_place(tagger, picture, tmp_path):
         "cannot be fetched": [{"text": "a", "image": "http://localhost:9/x.jpg"}],
         "lone surrogate": ["half \ud83d"],
         "holds nothing of a picture": [{"text": "a", "image": picture, "objects": [{"box": [99, 99, 100, 100]}]}],
-        "KeyError: 'box'": [{"text": "a", "image": picture, "objects": [{}]}],
+        'objects must be a list of {"box": …}': [{"text": "a", "image": picture, "objects": [{}]}],
     }
     cases = [(message, post) for message, posts in bad.items() for post in posts]
     inputs = [one for _, post in cases for one in (post, "Anna meets Bob")]

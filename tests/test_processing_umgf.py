@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import SENTENCES, tiny_tokenizer
 from PIL import Image
+from transformers.utils import logging
 
 from modeling_umgf import MultimodalNerCollator, UmgfImageProcessor, UmgfProcessor
 
@@ -23,16 +24,13 @@ def node(start=None, end=None, box=(0, 0, 20, 20), score=0.5) -> dict:
 
 
 def test_each_word_starts_at_its_own_first_piece(processor):
-    batch = processor(words=[WORDS, ["the", "cat"]])
-    pieces = [processor.tokenizer.convert_ids_to_tokens(row) for row in batch["input_ids"]]
-    for row, own, starts in zip(pieces, [WORDS, ["the", "cat"]], batch["word_starts"].tolist(), strict=True):
-        starts = [start for start in starts if start >= 0]
-        assert len(starts) == len(own)
-        for word, start, end in zip(
-            own, starts, [*starts[1:], row.index("[SEP]") if "[SEP]" in row else None], strict=True
-        ):
-            spelled = "".join(piece.removeprefix("##") for piece in row[start:end] if piece != "[PAD]")
-            assert spelled == word
+    posts = [WORDS, ["the", "cat"]]
+    batch = processor(words=posts)
+    for words, ids, starts in zip(posts, batch["input_ids"], batch["word_starts"].tolist(), strict=True):
+        pieces = processor.tokenizer.convert_ids_to_tokens(ids)
+        bounds = [*starts[: len(words)], pieces.index("[SEP]")]
+        for word, start, end in zip(words, bounds, bounds[1:], strict=False):
+            assert "".join(piece.removeprefix("##") for piece in pieces[start:end]) == word
     assert batch["word_starts"][1].tolist()[2:] == [-1] * (len(WORDS) - 2)
 
 
@@ -47,9 +45,9 @@ def test_words_without_pieces_keep_a_place(processor, word):
 def test_raw_text_and_its_words_give_the_same_batch(processor):
     text = "Anna, meets @user  in #Rome"
     words = ["Anna", ",", "meets", "@user", "in", "#Rome"]
-    one, two = processor(text), processor(words=words)
+    one, two = processor(text=text), processor(words=words)
     assert all(torch.equal(one[name], two[name]) for name in two)
-    assert len(processor([text, "Rome"])["input_ids"]) == 2
+    assert len(processor(text=[text, "Rome"])["input_ids"]) == 2
 
 
 def test_edges_link_a_phrase_object_to_its_words_and_a_general_one_to_all(processor):
@@ -83,6 +81,8 @@ def test_a_grounder_is_asked_only_where_nobody_looked(processor):
         grounder=grounder,
     )
     assert asked == [([WORDS], [(40, 30)])]
+    processor(words=WORDS, grounder=grounder)
+    assert len(asked) == 1
     assert batch["inter_modal_mask"][0, :, 0].tolist() == [True] + [False] * 5
     assert batch["object_mask"][:, 0].tolist() == [True, True, False]
 
@@ -92,19 +92,24 @@ def test_a_box_survives_cropping_and_resizing():
     canvas = picture(300, 200)
     canvas.paste((250, 0, 0), (120, 50, 180, 90))
     (inside,) = processor.crop(canvas, [[120, 50, 180, 90]])
-    pixels = processor([inside])["pixel_values"][0]
+    pixels = np.asarray(processor([inside])["pixel_values"][0])
     assert inside.size == (60, 40)
-    assert np.allclose(np.asarray(pixels)[0], 250 / 255, atol=0.01) and np.allclose(
-        np.asarray(pixels)[1:], 0, atol=0.01
-    )
+    assert np.allclose(pixels[0], 250 / 255, atol=0.01)
+    assert np.allclose(pixels[1:], 0, atol=0.01)
     (wider,) = processor.crop(canvas, [[119.2, 49.5, 180.3, 90.9]])
     assert wider.size == (62, 42)
     assert processor.crop(canvas, [[-5, -5, 400, 400]])[0].size == (300, 200)
 
 
-@pytest.mark.parametrize("box", [[5, 5, 5, 9], [9, 9, 2, 12], [300, 0, 310, 10], [-9, -9, -1, -1]])
-def test_an_empty_box_is_refused(processor, box):
+@pytest.mark.parametrize("box", [[300, 0, 310, 10], [-9, -9, -1, -1]])
+def test_a_box_outside_the_picture_is_refused(processor, box):
     with pytest.raises(ValueError, match="holds nothing of a picture of 40 x 30"):
+        processor(words=WORDS, images=picture(), objects=[node(box=box)])
+
+
+@pytest.mark.parametrize("box", [[5, 5, 5, 9], [9, 9, 2, 12], [0, 0, 5], [0, 0, float("nan"), 5], [0, 0, 5, 5, 1]])
+def test_what_is_no_box_is_refused(processor, box):
+    with pytest.raises(ValueError, match="is no box; a box is"):
         processor(words=WORDS, images=picture(), objects=[node(box=box)])
 
 
@@ -128,11 +133,33 @@ def test_general_and_grid_nodes_are_a_setting():
 def test_given_features_replace_pictures(processor):
     features = [np.ones((2, 5), np.float16), None]
     batch = processor(words=[WORDS, WORDS], object_features=features, objects=[[node(), node(1, 2)], None])
-    assert batch["object_features"].shape == (2, 2, 5) and batch["object_features"].dtype == torch.float32
+    assert batch["object_features"].shape == (2, 2, 5)
+    assert batch["object_features"].dtype == torch.float32
     assert batch["inter_modal_mask"][0, :, 1].sum() == 1
     assert processor(words=WORDS, object_features=features[0])["inter_modal_mask"].all()
-    with pytest.raises(ValueError, match="Tweet 0 of the batch has 1 objects but 2 object_features"):
-        processor(words=WORDS, object_features=features[0], objects=[node()])
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda rows: torch.tensor(rows, dtype=torch.bfloat16)])
+def test_features_may_come_as_lists_arrays_and_tensors(processor, kind):
+    batch = processor(words=WORDS, object_features=kind([[1.0, 2.0], [3.0, 4.0]]))
+    assert batch["object_features"].tolist() == [[[1, 2], [3, 4]]]
+
+
+def test_the_choice_of_nodes_holds_for_given_features_too():
+    """It once held for pictures only: an ablation on kept features had nodes that it should not have."""
+    objects = [node(0, 1, score=0.9), node(score=0.1), node(1, 2, score=0.2), node(score=0.3)]
+    features = np.arange(4.0)[:, None] + np.zeros((4, 3))
+    arguments = {"words": WORDS, "objects": objects, "object_features": features}
+    general = UmgfProcessor(tokenizer=tiny_tokenizer(), visual_nodes="general")(**arguments)
+    assert general["object_features"][0, :, 0].tolist() == [1, 3]
+    assert general["object_mask"].tolist() == [[True, True]]
+    assert general["inter_modal_mask"].all()
+    few = UmgfProcessor(tokenizer=tiny_tokenizer(), max_objects=3)(**arguments)
+    assert few["object_features"][0, :, 0].tolist() == [3, 1, 0]  # general ones first, then the better score
+    assert few["inter_modal_mask"][0].sum(0).tolist() == [6, 6, 1]
+    none = UmgfProcessor(tokenizer=tiny_tokenizer(), max_objects=0)
+    assert "object_features" not in none(**arguments)
+    assert "pixel_values" not in none(words=WORDS, images=picture())
 
 
 def test_every_picture_like_thing_is_a_picture(processor, tmp_path):
@@ -144,10 +171,8 @@ def test_every_picture_like_thing_is_a_picture(processor, tmp_path):
     assert all(torch.equal(row, batch["pixel_values"][0]) for row in batch["pixel_values"])
 
 
-def test_a_tweet_beyond_the_encoders_limit_is_kept_up_to_it_with_a_warning(processor, caplog):
+def test_a_post_beyond_the_encoders_limit_is_kept_up_to_it_with_a_warning(processor, caplog):
     words = ["cat"] * 80
-    from transformers.utils import logging
-
     logging.enable_propagation()
     batch = processor(words=[words, ["the"]], labels=[[1] * 80, [0]])
     logging.disable_propagation()
@@ -159,22 +184,35 @@ def test_a_tweet_beyond_the_encoders_limit_is_kept_up_to_it_with_a_warning(proce
     assert "its last 18 words get no label" in caplog.text
 
 
-def test_wrong_input_is_named(processor):
-    with pytest.raises(ValueError, match="either text"):
-        processor()
-    with pytest.raises(ValueError, match="Tweet 1 of the batch has 2 words but 3 labels"):
-        processor(words=[["a"], ["b", "c"]], labels=[[0], [0, 0, 0]])
-    with pytest.raises(ValueError, match="2 tweets but 1 images"):
-        processor(words=[["a"], ["b"]], images=[None])
-    with pytest.raises(ValueError, match="use 'pt'"):
-        processor(words=["a"], return_tensors="np")
+def test_wrong_objects_are_named(processor):
+    with pytest.raises(ValueError, match="^1 objects but 2 object_features"):
+        processor(words=WORDS, object_features=np.ones((2, 5)), objects=[node()])
+    with pytest.raises(ValueError, match=r"^Post 1 of the batch: 1 objects but 2 object_features"):
+        processor(words=[["a"], ["b"]], object_features=[None, np.ones((2, 5))], objects=[None, [node()]])
+    with pytest.raises(ValueError, match=r"Post 0 of the batch: objects must be a list of \{\"box\": …\}, or None"):
+        processor(words=[["a"], ["b"]], images=[picture(), picture()], objects=[node(), node()])
+    with pytest.raises(ValueError, match=r"^objects must be a list of \{\"box\": …\}, or None"):
+        processor(words=WORDS, images=picture(), objects=[{"phrase": None}])
 
 
-def test_an_empty_tweet_has_no_words_but_does_not_break_the_batch(processor, model):
-    batch = processor(["", "Rome"])
+@pytest.mark.parametrize("span", [(2, 9), (-1, 2), (3, 3), (4, 2)])
+def test_a_phrase_outside_the_post_is_refused(processor, span):
+    """Such an object was once linked to no word, without a word."""
+    with pytest.raises(ValueError, match=rf"^6 words, but an object is linked to the phrase {span[0]}\.\.{span[1]}"):
+        processor(words=WORDS, images=picture(), objects=[node(*span)])
+
+
+@pytest.mark.parametrize("settings", [{"visual_nodes": "all"}, {"max_objects": -1}, {"max_objects": 2.5}])
+def test_settings_that_cannot_be_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        UmgfProcessor(tokenizer=tiny_tokenizer(), **settings)
+
+
+def test_an_empty_post_has_no_words_but_does_not_break_the_batch(processor, model):
+    batch = processor(text=["", "Rome"])
     assert (batch["word_starts"][0] == -1).all()
     assert (model(**batch).predictions[0] == -100).all()
-    assert (model(**processor("")).predictions == -100).all()
+    assert (model(**processor(text="")).predictions == -100).all()
 
 
 def test_saved_and_loaded_it_makes_the_same_batches(processor, tmp_path):

@@ -58,22 +58,15 @@ def folder(tmp_path_factory) -> Path:
             for post in chosen
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    files = [part for name in ("train", "validation", "test") for part in (f"--{name}", folder / f"{name}.jsonl")]
+    files = []
+    for name in ("train", "validation", "test"):
+        files += [f"--{name}", folder / f"{name}.jsonl"]
     command(build_dataset, *files, "--output_dir", folder / "posts")
 
     detector = save_detector("owlvit", folder / "detector")
     common = ["--encoder", ENCODER, "--cache_dir", folder / "cache"]
-    objects = [
-        "noun_phrases",
-        "objects",
-        "object_features",
-        "--detector",
-        detector,
-        "--min_score",
-        0,
-        "--max_objects",
-        5,
-    ]
+    objects = ["noun_phrases", "objects", "object_features"]
+    objects += ["--detector", detector, "--min_score", 0, "--max_objects", 5]
     command(add_descriptors, folder / "posts", "--output_dir", folder / "umgf", *common, "--columns", *objects)
     grid = ["caption", "object_labels", "object_features", "--features_of", "grid", "--label_min_score", 0]
     grid += ["--captioner", save_captioner("git", folder / "captioner")]
@@ -97,7 +90,7 @@ def train_one_step(folder: Path, output: Path, dataset: Path, **arguments) -> di
 def test_every_post_has_phrases_and_every_picture_objects(folder):
     splits = load_dataset(str(folder / "umgf"))
     assert {name: len(split) for name, split in splits.items()} == {"train": 18, "validation": 9, "test": 9}
-    rows = [row for split in splits.values() for row in split]
+    rows = [*splits["train"], *splits["validation"], *splits["test"]]
     assert sum(not row["noun_phrases"] for row in rows) <= 1
     assert all(row["image"] is not None and row["objects"] for row in rows)
     assert {len(cell) for row in rows for cell in row["object_features"]} == {1280}
@@ -138,7 +131,8 @@ def test_the_processor_grounds_on_the_fly_what_the_script_found(folder):
     split = load_dataset(str(folder / "umgf"), split="test")
     grounder = Grounder.from_pretrained(folder / "detector", device="cpu", min_score=0.0, max_objects=5)
     processor = UmgfProcessor(UmgfImageProcessor(size={"height": 32, "width": 32}), tiny_tokenizer())
-    words, pictures = split["tokens"][:], split["image"][:]
+    words = split["tokens"][:]
+    pictures = split["image"][:]
     expected = processor(words=words, images=pictures, objects=split["objects"][:])
     together = processor(words=words, images=pictures, grounder=grounder)
     for name, value in expected.items():
@@ -156,7 +150,8 @@ def test_a_box_finds_its_coloured_rectangle_through_every_resize(size, pixels):
     box = [size[0] // 3, size[1] // 4, size[0] * 2 // 3, size[1] * 3 // 4]
     upright = Image.new("RGB", size, "navy")
     upright.paste("red", box)
-    buffer, exif = io.BytesIO(), Image.Exif()
+    buffer = io.BytesIO()
+    exif = Image.Exif()
     exif[0x0112] = 8  # stored turned, to be turned back
     upright.transpose(Image.Transpose.ROTATE_270).save(buffer, "PNG", exif=exif)
     image_processor = UmgfImageProcessor(size=pixels, image_mean=[0, 0, 0], image_std=[1, 1, 1])

@@ -1,9 +1,7 @@
 """The tagger on a Ray cluster gives what the pipeline gives."""
 
 import json
-import os
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -12,29 +10,32 @@ pytest_plugins = ("tiny_taggers",)
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_example_tags_on_a_local_cluster(tagger, picture, tmp_path):
-    pytest.importorskip("ray")
-    tagger.save_pretrained(tmp_path / "model")
-    (tmp_path / "pictures").mkdir()
-    picture.save(tmp_path / "pictures" / "p.png")
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A cluster of this machine whose processes start in the test's folder."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=10**8)
+    yield
+    ray.shutdown()
+
+
+def test_the_example_tags_on_a_cluster(cluster, tagger, picture, tmp_path):
+    tagger.save_pretrained("model")
+    Path("pictures").mkdir()
+    picture.save("pictures/p.png")
     posts = [{"id": i, "text": f"Anna meets Bob {i}", "image": "p.png" if i % 2 else None} for i in range(20)]
     posts += [{"id": 20, "text": None, "image": None}, {"id": 21, "text": "Rome", "image": "missing.png"}]
-    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts))
-    start = "import ray, runpy, sys; ray.init(num_cpus=2, include_dashboard=False, object_store_memory=10**8); "
-    code = start + "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    arguments = ["posts.jsonl", "--model=model", "--images=pictures", "--output=entities", "--batch_size=4"]
+    Path("posts.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts))
+    example = runpy.run_path(str(ROOT / "examples" / "tag_with_ray.py"))
+    example["main"](["posts.jsonl", "--model=model", "--images=pictures", "--output=entities", "--batch_size=4"])
 
-    process = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / "examples" / "tag_with_ray.py"), *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "0"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert process.returncode == 0, process.stderr
-    lines = [line for path in (tmp_path / "entities").iterdir() for line in path.read_text().splitlines()]
-    rows = {row["id"]: row for row in map(json.loads, lines)}
+    rows = {}
+    for file in (tmp_path / "entities").iterdir():
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            rows[row["id"]] = row
     assert rows.keys() == set(range(22))
     for post in posts[:20]:
         expected = tagger({"text": post["text"], "image": picture if post["image"] else None})

@@ -10,6 +10,7 @@ from dataset_scripts.reading.bad_input import BadInput
 from dataset_scripts.reading.conll import read_conll
 from dataset_scripts.reading.records import read_jsonl
 from dataset_scripts.reading.splits import load_splits, read_posts
+from dataset_scripts.reading.text_files import read_id_list
 from modeling_umgf.labels import entity_spans
 from modeling_umgf.split_counts import count_split
 
@@ -224,6 +225,12 @@ def test_text_that_is_no_json_names_its_line(write):
         read_jsonl(write("{'tokens': []}\n"))
     with pytest.raises(BadInput, match=":2: the id 1 was used before"):
         read_jsonl(write(jsonl(*[{"id": 1, "tokens": ["a"], "tags": ["O"]}] * 2)))
+
+
+def test_ids_are_the_last_column_of_a_list_and_comments_are_none(write):
+    assert read_id_list(write("# blank pictures\ntrain\t16_1\n17_2\n\n")) == {"16_1", "17_2"}
+    with pytest.raises(BadInput, match="absent: can't be read"):
+        read_id_list("absent")
 
 
 # ------------------------------------------------------------------------------------------------------------ splits

@@ -1,5 +1,6 @@
 import json
 from collections import Counter, defaultdict
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from dataset_scripts.columns.contract import TWITTER_TYPES
 from dataset_scripts.relation_contrast_tweets import relation_contrast_tweets, write_relation_contrast_tweets
 from modeling_umgf import RelationIndex, UmgfImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
-from modeling_umgf.labels import entity_spans
+from modeling_umgf.labels import bio_labels, entity_spans
 
 SETTINGS = Path(module.__file__).with_suffix(".yaml")
-LABELS = ["O", *(f"{prefix}-{kind}" for kind in TWITTER_TYPES for prefix in "BI")]
+LABELS = bio_labels(TWITTER_TYPES)
 SMALL = {"train": 32, "validation": 16, "test": 16}
 
 
@@ -49,39 +50,41 @@ def test_every_name_has_every_type_equally_often_in_both_halves(splits):
 
 def test_only_other_posts_tell_the_type(splits):
     """The own picture is missing, or noise; the gallery shows the type, four times for each topic and set of labels."""
-    by_topic, by_labels = defaultdict(list), defaultdict(list)
+    by_topic = Counter()
+    by_labels = Counter()
     for post in splits["gallery"]:
-        (by_topic if post["caption"] else by_labels)[post["caption"] or tuple(post["object_labels"])].append(post)
+        if post["caption"]:
+            by_topic[post["caption"]] += 1
+        else:
+            by_labels[tuple(post["object_labels"])] += 1
     for split in SMALL:
         for row in splits[split]:
             assert row["caption"] is None
             if topic_of(row):
                 assert row["image"] is None and row["object_labels"] is None
-                assert sum(len(posts) for caption, posts in by_topic.items() if topic_of(row) in caption) == 4
+                assert sum(posts for caption, posts in by_topic.items() if topic_of(row) in caption) == 4
             else:
                 assert np.asarray(row["image"]).std() > 60  # noise
-                assert len(by_labels[tuple(row["object_labels"])]) == 4
+                assert by_labels[tuple(row["object_labels"])] == 4
 
 
 def test_splits_share_neither_names_nor_topics_nor_labels(splits):
-    words = {
-        split: {
-            word
-            for row in rows
-            for word in [*name_and_type(row)[0].split(), *topic_of(row).split(), *(row["object_labels"] or [])]
-        }
-        for split, rows in splits.items()
-        if split != "gallery"
-    }
-    assert all(not words[a] & words[b] for a in words for b in words if a != b)
+    words = defaultdict(set)
+    for split in SMALL:
+        for row in splits[split]:
+            name, _ = name_and_type(row)
+            words[split].update(name.split(), topic_of(row).split(), row["object_labels"] or [])
+    for one, other in combinations(words.values(), 2):
+        assert not one & other
 
 
 def test_the_same_seed_makes_the_same_posts(splits, monkeypatch):
     monkeypatch.setattr(module, "SPLITS", SMALL)
-    again, other = relation_contrast_tweets(seed=3), relation_contrast_tweets(seed=4)
+    again = relation_contrast_tweets(seed=3)
+    other = relation_contrast_tweets(seed=4)
     assert again["test"]["tokens"][:] == splits["test"]["tokens"][:] != other["test"]["tokens"][:]
-    pictures = [[post["image"].tobytes() for post in data["gallery"]] for data in (splits, again)]
-    assert pictures[0] == pictures[1]
+    for post, same in zip(splits["gallery"], again["gallery"], strict=True):
+        assert post["image"].tobytes() == same["image"].tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +99,12 @@ def written(tmp_path_factory):
 
 def test_written_data_find_the_pictures_that_tell(written):
     folder, report = written
-    assert all(part["self_hits"] == 0 for relation in report["relations"].values() for part in relation.values())
-    dataset, index = load_dataset(str(folder / "dataset")), RelationIndex.from_pretrained(folder / "relation_index")
-    caption, labels = (
-        dict(zip(index.ids, index.captions, strict=True)),
-        dict(zip(index.ids, index.object_labels, strict=True)),
-    )
+    for relation in report["relations"].values():
+        assert all(part["self_hits"] == 0 for part in relation.values())
+    dataset = load_dataset(str(folder / "dataset"))
+    index = RelationIndex.from_pretrained(folder / "relation_index")
+    caption = dict(zip(index.ids, index.captions, strict=True))
+    labels = dict(zip(index.ids, index.object_labels, strict=True))
     right = []
     for row in dataset["test"]:
         if topic_of(row):
@@ -130,9 +133,8 @@ def test_the_training_command_runs_them_as_it_runs_the_first(written, tmp_path):
     train(written, tmp_path / "run", rgcn_fragment_f1=True)
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
     assert {"test_f1", "test_rgcn_fragment_f1", "test_without_pictures_f1"} <= set(results)
-    model, processor = (
-        kind.from_pretrained(tmp_path / "run") for kind in (AutoModelForTokenClassification, AutoProcessor)
-    )
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "run")
+    processor = AutoProcessor.from_pretrained(tmp_path / "run")
     frozen = AutoModel.from_pretrained(written[0] / "vision_model").state_dict()
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.rgcn.vision_model.state_dict().items())
     batch = processor(text="so Zonk is all over my feed #nowhere", images=np.zeros((20, 20, 3), dtype=np.uint8))

@@ -415,7 +415,7 @@ def test_index_folder_cut_short_is_one_clear_line(tmp_path, name, damage):
 def test_writing_that_stops_leaves_no_index_behind(tmp_path, monkeypatch):
     index = small_index()
     index.save_pretrained(tmp_path)
-    monkeypatch.setattr("modeling_umgf.relation_pictures.save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr("modeling_umgf.relation_files.save_file", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         index.save_pretrained(tmp_path)
     with pytest.raises(RelationIndexError, match="cut short"):
@@ -460,6 +460,13 @@ def test_k_larger_than_the_pool_is_one_clear_line():
     with pytest.raises(RelationIndexError, match="k=5 is more than the pool's 4 pictures"):
         small_index().neighbors_for_text(["x"], k=5)
     assert small_index().neighbors_for_text(["x"], k=0) == [[]]
+
+
+def test_without_captions_no_text_is_searched():
+    index = RelationIndex(["a"], object_labels=[["dog"]])
+    for search in (lambda: index.neighbors_for_text(["x"], k=1), index.use_faiss):
+        with pytest.raises(RelationIndexError, match="knows no captions"):
+            search()
 
 
 def test_vectors_of_another_width_are_refused():

@@ -206,7 +206,7 @@ def test_wrong_arguments_and_data_end_with_one_line_and_no_output(data, tmp_path
         ("config_overrides", {"num_layer": 3}, "has no setting 'num_layer'; did you mean 'num_layers'?"),
         ("config_overrides", {"num_layers": -1}, "field 'num_layers': ValueError: -1 is too small: at least 1."),
         ("config_overrides", {"dropout": 1.5}, "field 'dropout': ValueError: 1.5 is no share"),
-        ("processor_overrides", {"max_objectz": 3}, "--processor_overrides: UmgfProcessor has no setting max_objectz."),
+        ("processor_overrides", {"max_objectz": 3}, "unexpected keyword argument 'max_objectz'"),
         ("processor_overrides", {"max_objects": -3}, "max_objects=-3: a whole number, at least 0."),
     ],
 )

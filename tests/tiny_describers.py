@@ -39,27 +39,44 @@ def save_labeler(kind: str, folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     size = {"shortest_edge": 64, "longest_edge": 96}
     if kind == "detr":
-        layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-        heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
         config = DetrConfig(
             backbone_config={**RESNET, "layer_type": "basic", "out_features": ["stage4"]},
-            **{"use_timm_backbone": False, "d_model": 16, "num_queries": 9, "id2label": LABELS, **layers, **heads},
+            use_timm_backbone=False,
+            d_model=16,
+            num_queries=9,
+            id2label=LABELS,
+            encoder_layers=1,
+            encoder_ffn_dim=16,
+            encoder_attention_heads=2,
+            decoder_layers=1,
+            decoder_ffn_dim=16,
+            decoder_attention_heads=2,
         )
-        model, images = DetrForObjectDetection(config), DetrImageProcessor(size=size)
+        model = DetrForObjectDetection(config)
+        images = DetrImageProcessor(size=size)
     elif kind == "yolos":
         config = YolosConfig(**TOWER, image_size=[64, 64], patch_size=16, num_detection_tokens=9, id2label=LABELS)
-        model, images = YolosForObjectDetection(config), YolosImageProcessor(size=size)
+        model = YolosForObjectDetection(config)
+        images = YolosImageProcessor(size=size)
     else:
+        stages = ["stage2", "stage3", "stage4"]
         config = RTDetrConfig(
-            backbone_config={
-                **{"model_type": "rt_detr_resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 16, 16]},
-                **{"depths": [1, 1, 1, 1], "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]},
-            },
-            **{"encoder_hidden_dim": 16, "encoder_in_channels": [8, 16, 16], "encoder_ffn_dim": 16, "d_model": 16},
-            **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_in_channels": [16, 16, 16]},
-            **{"decoder_layers": 1, "decoder_ffn_dim": 16, "num_queries": 9, "num_denoising": 0, "id2label": LABELS},
+            backbone_config={**RESNET, "model_type": "rt_detr_resnet", "layer_type": "basic", "out_features": stages},
+            d_model=16,
+            num_queries=9,
+            num_denoising=0,
+            id2label=LABELS,
+            encoder_in_channels=[8, 16, 16],
+            encoder_hidden_dim=16,
+            encoder_ffn_dim=16,
+            encoder_attention_heads=2,
+            decoder_in_channels=[16, 16, 16],
+            decoder_layers=1,
+            decoder_ffn_dim=16,
+            decoder_attention_heads=2,
         )
-        model, images = RTDetrForObjectDetection(config), RTDetrImageProcessor(size={"height": 64, "width": 64})
+        model = RTDetrForObjectDetection(config)
+        images = RTDetrImageProcessor(size={"height": 64, "width": 64})
     model.save_pretrained(folder)
     images.save_pretrained(folder)
     return Path(folder)
@@ -68,7 +85,6 @@ def save_labeler(kind: str, folder: Path, seed: int = 0) -> Path:
 def save_captioner(kind: str, folder: Path, seed: int = 0) -> Path:
     """Write an image-to-text model of this kind and its processor into a folder."""
     torch.manual_seed(seed)
-    images = {"size": {"height": 32, "width": 32}}
     vision = {**TOWER, "image_size": 32, "patch_size": 16, "initializer_range": 0.02}
     if kind == "llava":
         tokenizer = clip_tokenizer(77)
@@ -97,14 +113,13 @@ def save_captioner(kind: str, folder: Path, seed: int = 0) -> Path:
         if kind == "blip":
             text = {**TOWER, "vocab_size": len(tokenizer), "encoder_hidden_size": 16, **special}
             config = BlipConfig(text_config=text, vision_config=vision, projection_dim=16)
-            model, processor = (
-                BlipForConditionalGeneration(config),
-                BlipProcessor(BlipImageProcessor(**images), tokenizer),
-            )
+            model = BlipForConditionalGeneration(config)
+            processor = BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer)
         else:
             config = GitConfig(vision_config=vision, **TOWER, vocab_size=len(tokenizer), **special)
             clip = CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
-            model, processor = GitForCausalLM(config), GitProcessor(clip, tokenizer)
+            model = GitForCausalLM(config)
+            processor = GitProcessor(clip, tokenizer)
     for weights in model.parameters():
         weights.data *= 10  # as they are, small random weights say the same of every picture
     model.save_pretrained(folder)

@@ -59,8 +59,13 @@ def clip_tokenizer(length: int) -> CLIPTokenizer:
 
 def swin(stages=(2, 3, 4)) -> dict:
     return {
-        **{"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4},
-        **{"image_size": 64, "out_indices": list(stages)},
+        "model_type": "swin",
+        "embed_dim": 8,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 4,
+        "image_size": 64,
+        "out_indices": list(stages),
     }
 
 
@@ -70,8 +75,15 @@ def grounding_dino(config_class, model_class):
     config = config_class(
         text_config={**text, "num_attention_heads": 2, "intermediate_size": 16},
         backbone_config=swin(),
-        **{"num_queries": 30, "encoder_layers": 1, "decoder_layers": 2, "d_model": 32, "max_text_len": 64},
-        **{"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+        num_queries=30,
+        d_model=32,
+        max_text_len=64,
+        encoder_layers=1,
+        encoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        decoder_layers=2,
+        decoder_ffn_dim=16,
+        decoder_attention_heads=2,
     )
     images = GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 192})
     return model_class(config), GroundingDinoProcessor(images, tokenizer)
@@ -107,10 +119,20 @@ def omdet_turbo():
             "num_attention_heads": 2,
         },
         backbone_config=swin(),
-        **{"text_projection_in_dim": 16, "text_projection_out_dim": 16, "class_embed_dim": 16, "num_queries": 20},
-        **{"task_encoder_hidden_dim": 16, "encoder_hidden_dim": 32, "encoder_in_channels": [16, 32, 64]},
-        **{"encoder_dim_feedforward": 16, "encoder_attention_heads": 2, "vision_features_channels": [32, 32, 32]},
-        **{"decoder_hidden_dim": 32, "decoder_num_heads": 2, "decoder_num_layers": 2, "decoder_dim_feedforward": 16},
+        text_projection_in_dim=16,
+        text_projection_out_dim=16,
+        class_embed_dim=16,
+        num_queries=20,
+        task_encoder_hidden_dim=16,
+        vision_features_channels=[32, 32, 32],
+        encoder_in_channels=[16, 32, 64],
+        encoder_hidden_dim=32,
+        encoder_dim_feedforward=16,
+        encoder_attention_heads=2,
+        decoder_hidden_dim=32,
+        decoder_dim_feedforward=16,
+        decoder_num_heads=2,
+        decoder_num_layers=2,
         apply_layernorm_after_vision_backbone=False,
     )
     images = DetrImageProcessor(size={"height": 64, "width": 64}, do_pad=False)

@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict, Features, Image, concatenate_datasets
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from modeling_umgf.pictures import UnreadablePicture, content_hash, open_picture
+from modeling_umgf.pictures import UnreadablePicture, open_picture, picture_file_hash
 
 from ..columns.contract import COLUMNS
 from ..writing.artefact_store import ArtefactStore
@@ -226,7 +226,7 @@ def _hash_pictures(split: Dataset, name: str, summary: DescriptorSummary) -> lis
     rows = split.select_columns(["id", "image"])
     for row in tqdm(rows, desc=f"hashing pictures of {name}", disable=not PartialState().is_main_process):
         try:
-            hashes.append(None if row["image"] is None else content_hash(row["image"]))
+            hashes.append(None if row["image"] is None else picture_file_hash(row["image"]))
         except UnreadablePicture as error:
             hashes.append(None)
             summary.failed[name, row["id"]] = error.reason

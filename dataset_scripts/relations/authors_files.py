@@ -6,8 +6,8 @@ from datasets import DatasetDict
 
 from modeling_umgf.relation_index import RelationIndex
 
-from ..published_formats import read_relation_file
-from ..text_files import BadInput
+from ..reading.bad_input import BadInput
+from ..reading.published_formats import read_relation_file
 
 AUTHORS_FILES = {"train": "train_2.txt", "validation": "valid_2.txt", "test": "test_2.txt"}
 

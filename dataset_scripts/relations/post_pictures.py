@@ -15,8 +15,8 @@ from modeling_umgf.descriptors import PictureFeatures
 from modeling_umgf.pictures import LOOK_WIDTH, UnreadablePicture, content_hash, look, open_picture, picture_file_hash
 from modeling_umgf.sentence_encoders import TextEncoder
 
-from ..artefact_store import ArtefactStore, digest
-from ..text_files import BadInput
+from ..reading.bad_input import BadInput
+from ..writing.artefact_store import ArtefactStore, digest
 
 CAPTIONS_AT_A_TIME = 256
 PICTURES_AT_A_TIME = 16

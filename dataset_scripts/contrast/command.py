@@ -1,0 +1,21 @@
+"""The command line that both generators of contrast tweets have."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from ..reading.bad_input import run_command
+
+
+def run_generator(description: str, write: Callable[[str | Path, int], object]) -> None:
+    """Read the arguments of a generator and let it write its data.
+
+    Args:
+        description: what it makes, for --help.
+        write: writes into a folder, by a seed.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--output_dir", required=True, help="folder to write; what an earlier run wrote is replaced")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    run_command(lambda: write(arguments.output_dir, arguments.seed))

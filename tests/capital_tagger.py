@@ -1,0 +1,37 @@
+"""A stand-in for the tagger that loads in no time, for the tests of everything around it."""
+
+import os
+import time
+from pathlib import Path
+
+from modeling_umgf.tagging import Tagger, TaggerOptions, TaggingError
+
+
+def load_capital_tagger(
+    options: TaggerOptions, device: str | None = None, aggregation_strategy: str = "simple", **settings
+) -> Tagger:
+    """Capitalised words are PER; a word of the post can make it slow, fail or die."""
+    if not Path(options.model).exists():
+        raise TaggingError(f"cannot load the model {options.model}: no such folder")
+
+    def tag_one(post):
+        text = post.get("text") if post.get("text") is not None else " ".join(post["words"])
+        time.sleep(float(os.environ.get("SECONDS_A_SLOW_POST", 0.005)) * ("SLOW" in text))
+        if "DIE" in text:
+            os._exit(1)
+        if "FAIL" in text:
+            return {"error": "no good"}
+        rows = []
+        start = 0
+        for index, word in enumerate(text.split()):
+            start = text.index(word, start)
+            place = {"word": word, "start": start, "end": start + len(word)}
+            label = "B-PER" if word[0].isupper() else "O"
+            if aggregation_strategy == "none":
+                rows.append({"entity": label, "score": 0.5, "index": index, **place})
+            elif label != "O":
+                rows.append({"entity_group": "PER", "score": 0.5, **place, "objects": []})
+            start += len(word)
+        return rows
+
+    return lambda posts: [tag_one(post) for post in posts]

@@ -1,0 +1,91 @@
+"""Posts that the model sees at once."""
+
+import pytest
+import torch
+
+from modeling_umgf.batching import SortedWindows, stack
+
+
+def post(pieces: int, words: int, **tensors) -> dict[str, torch.Tensor]:
+    text = {
+        "input_ids": torch.arange(1, pieces + 1),
+        "attention_mask": torch.ones(pieces, dtype=torch.long),
+        "word_starts": torch.arange(words),
+    }
+    return text | tensors
+
+
+def test_every_tensor_is_padded_with_what_says_that_there_is_nothing():
+    one = post(3, 2, labels=torch.tensor([1, 2]), object_mask=torch.ones(2, dtype=torch.bool))
+    two = post(2, 1, labels=torch.tensor([3]), object_mask=torch.ones(1, dtype=torch.bool))
+    batch = stack([one, two], pad_token_id=9)
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [1, 2, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["word_starts"].tolist() == [[0, 1], [0, -1]]
+    assert batch["labels"].tolist() == [[1, 2], [3, -100]]
+    assert batch["object_mask"].tolist() == [[True, True], [True, False]]
+
+
+def test_the_text_may_be_padded_on_the_left_and_to_more_pieces():
+    batch = stack([post(3, 2), post(2, 1)], padding_side="left", length=4)
+    assert batch["input_ids"].tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
+    assert batch["attention_mask"].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
+    assert batch["word_starts"].tolist() == [[1, 2], [2, -1]]
+
+
+def test_what_only_some_posts_have_is_nothing_in_the_others():
+    features = torch.ones(2, 5)
+    batch = stack([post(1, 1), post(1, 1, object_features=features)])
+    assert batch["object_features"].shape == (2, 2, 5)
+    assert not batch["object_features"][0].any()
+
+
+def test_masks_grow_in_both_directions():
+    small, large = torch.ones(1, 2, dtype=torch.bool), torch.ones(2, 1, dtype=torch.bool)
+    batch = stack([post(1, 1, inter_modal_mask=small), post(2, 2, inter_modal_mask=large)])
+    assert batch["inter_modal_mask"].tolist() == [[[True, True], [False, False]], [[True, False], [True, False]]]
+
+
+def test_what_is_empty_in_all_posts_is_left_out():
+    assert "object_mask" not in stack([post(1, 1, object_mask=torch.ones(0, dtype=torch.bool))])
+
+
+def test_tensors_of_different_encoders_are_no_batch():
+    posts = [post(1, 1, pixel_values=torch.ones(1, 3, size, size)) for size in (8, 8, 16)]
+    message = r"pixel_values of these posts don't fit together: \[3, 8, 8\] \(post 0\) and \[3, 16, 16\] \(post 2\)"
+    with pytest.raises(ValueError, match=message):
+        stack(posts)
+
+
+def test_types_are_kept():
+    batch = stack([post(1, 1, object_features=torch.ones(1, 2, dtype=torch.float16))])
+    assert batch["object_features"].dtype == torch.float16
+    assert batch["word_starts"].dtype == torch.long
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("window", [1, 4, 100])
+def test_results_come_in_the_order_of_the_items_whatever_the_windows(batch_size, window):
+    items = [5, 3, 8, 1, 9, 2, 7, 7, 4, 6]
+    windows = SortedWindows(items, batch_size, window, size=lambda item: item)
+    results = windows.in_order(10 * item for batch in windows for item in batch)
+    assert list(results) == [10 * item for item in items]
+
+
+def test_items_of_like_size_share_a_batch_within_a_window():
+    windows = SortedWindows([5, 3, 8, 1, 9, 2], batch_size=2, window=4, size=lambda item: item)
+    assert list(windows) == [[1, 3], [5, 8], [2, 9]]
+
+
+def test_no_more_of_a_stream_is_read_than_is_needed():
+    read = []
+
+    def stream():
+        for item in range(100):
+            read.append(item)
+            yield item
+
+    windows = SortedWindows(stream(), batch_size=2, window=4, size=lambda item: -item)
+    results = windows.in_order(item for batch in windows for item in batch)
+    assert next(results) == 0
+    assert len(read) == 4
