@@ -18,7 +18,8 @@ from dataset_scripts.reading import picture_check
 from dataset_scripts.reading.bad_input import BadInput
 from dataset_scripts.reading.picture_check import PICTURE_OUTCOMES
 from dataset_scripts.reading.splits import load_splits, read_splits
-from dataset_scripts.writing import dataset_folder, write_dataset
+from dataset_scripts.writing import dataset_folder
+from dataset_scripts.writing.dataset_folder import write_dataset
 from modeling_umgf.split_counts import count_split
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

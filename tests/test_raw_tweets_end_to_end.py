@@ -120,7 +120,7 @@ def test_rgcn_trains_and_is_evaluated(folder, tmp_path):
         tmp_path,
         folder / "relations" / "dataset",
         model_type="rgcn",
-        config_overrides={"object_feature_size": 1280, "d_model": 16, "num_heads": 2, "d_ff": 16},
+        config_overrides={"object_feature_size": 1280, "num_heads": 2, "k": 3},
         processor_overrides={"relation_index": str(folder / "relations" / "relation_index"), "k": 3},
     )
     assert np.isfinite(results["train_loss"]) and "test_f1" in results

@@ -130,13 +130,13 @@ def train(written, output_dir, **settings) -> None:
 
 
 def test_the_training_command_runs_them_as_it_runs_the_first(written, tmp_path):
-    train(written, tmp_path / "run", rgcn_fragment_f1=True)
+    train(written, tmp_path / "run", fragment_f1=True)
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
-    assert {"test_f1", "test_rgcn_fragment_f1", "test_without_pictures_f1"} <= set(results)
+    assert {"test_f1", "test_fragment_f1", "test_without_pictures_f1"} <= set(results)
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "run")
     processor = AutoProcessor.from_pretrained(tmp_path / "run")
     frozen = AutoModel.from_pretrained(written[0] / "vision_model").state_dict()
-    assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.rgcn.vision_model.state_dict().items())
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.model.vision_model.state_dict().items())
     batch = processor(text="so Zonk is all over my feed #nowhere", images=np.zeros((20, 20, 3), dtype=np.uint8))
     assert batch["inter_neighbor_mask"].any() and torch.isfinite(model(**batch).logits).all()
 
