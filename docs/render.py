@@ -61,7 +61,14 @@ LAYOUT = {
 
 
 class ConfigurationClasses(griffe.Extension):
-    """Reads a class under `@strict` as the dataclass it is, and a remark behind `Args` as part of that title."""
+    """Reads a class under `@strict` as the dataclass it is, and a remark behind `Args` as part of that title.
+
+    Of a setting with a condition, such as `at_least(1, 2)`, the default is shown.
+    """
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        if isinstance(attr.value, griffe.ExprCall) and str(attr.value.function) in ("at_least", "share"):
+            attr.value = attr.value.arguments[-1]
 
     def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
         if any(decorator.callable_path.endswith(".strict") for decorator in cls.decorators):
