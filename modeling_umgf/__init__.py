@@ -10,17 +10,20 @@ from .configuration_multimodal_ner import MultimodalNerConfig
 from .configuration_rgcn import RgcnConfig
 from .configuration_text_only import TextOnlyConfig
 from .configuration_umgf import UmgfConfig
+from .configuration_umt import UmtConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel
 from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
 from .modeling_text_only import TextOnlyForTokenClassification, TextOnlyModel
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
+from .modeling_umt import UmtForTokenClassification, UmtModel
 from .pipeline_multimodal_ner import MultimodalNerPipeline
 from .processing_multimodal_ner import MultimodalNerProcessor
 from .processing_rgcn import RgcnProcessor
 from .processing_text_only import TextOnlyProcessor
 from .processing_umgf import UmgfImageProcessor, UmgfProcessor
+from .processing_umt import UmtProcessor
 from .relation_index import RelationIndex
 from .sentence_encoders import HashingEncoder, SentenceEncoder
 from .systems import register, systems
@@ -30,6 +33,7 @@ __version__ = "0.1.0"
 register(UmgfForTokenClassification, UmgfProcessor, converter="convert_umgf_checkpoint")
 register(RgcnForTokenClassification, RgcnProcessor)
 register(TextOnlyForTokenClassification, TextOnlyProcessor)
+register(UmtForTokenClassification, UmtProcessor)
 
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
@@ -59,6 +63,10 @@ __all__ = [
     "UmgfImageProcessor",
     "UmgfModel",
     "UmgfProcessor",
+    "UmtConfig",
+    "UmtForTokenClassification",
+    "UmtModel",
+    "UmtProcessor",
     "register",
     "systems",
 ]

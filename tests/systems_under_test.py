@@ -14,6 +14,7 @@ TINY_SETTINGS = {
     "umgf": {"d_model": 16, "num_heads": 4, "d_ff": 32},
     "rgcn": {"num_heads": 4, "k": 6},
     "text_only": {"vision_config": None},
+    "umt": {"num_heads": 4, "d_ff": 32},
 }
 """What a system needs to be tiny, besides tiny encoders."""
 
