@@ -263,10 +263,17 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
         """Run the text encoder on pieces [B, n]; in training with word dropout."""
         if self.training and self.config.word_dropout:
-            kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
-            embeddings = self.text_model.get_input_embeddings()(input_ids) * kept[..., None]
+            embeddings = self.embed_pieces(input_ids)
             return self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    def embed_pieces(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of pieces [B, n], of the width that the text encoder has there; with word dropout."""
+        embeddings = self.text_model.get_input_embeddings()(input_ids)
+        if self.training and self.config.word_dropout:
+            kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
+            embeddings = embeddings * kept[..., None]
+        return embeddings
 
     def encode_objects(
         self,
