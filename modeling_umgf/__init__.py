@@ -8,6 +8,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_multimodal_ner import MultimodalNerConfig
 from .configuration_rgcn import RgcnConfig
+from .configuration_rpbert import RpbertConfig
 from .configuration_text_only import TextOnlyConfig
 from .configuration_umgf import UmgfConfig
 from .configuration_umt import UmtConfig
@@ -15,12 +16,14 @@ from .data_collator import MultimodalNerCollator
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel
 from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
+from .modeling_rpbert import RpbertForTokenClassification, RpbertModel
 from .modeling_text_only import TextOnlyForTokenClassification, TextOnlyModel
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
 from .modeling_umt import UmtForTokenClassification, UmtModel
 from .pipeline_multimodal_ner import MultimodalNerPipeline
 from .processing_multimodal_ner import MultimodalNerProcessor
 from .processing_rgcn import RgcnProcessor
+from .processing_rpbert import RpbertProcessor
 from .processing_text_only import TextOnlyProcessor
 from .processing_umgf import UmgfImageProcessor, UmgfProcessor
 from .processing_umt import UmtProcessor
@@ -34,6 +37,7 @@ register(UmgfForTokenClassification, UmgfProcessor, converter="convert_umgf_chec
 register(RgcnForTokenClassification, RgcnProcessor)
 register(TextOnlyForTokenClassification, TextOnlyProcessor)
 register(UmtForTokenClassification, UmtProcessor)
+register(RpbertForTokenClassification, RpbertProcessor)
 
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
@@ -53,6 +57,10 @@ __all__ = [
     "RgcnForTokenClassification",
     "RgcnModel",
     "RgcnProcessor",
+    "RpbertConfig",
+    "RpbertForTokenClassification",
+    "RpbertModel",
+    "RpbertProcessor",
     "SentenceEncoder",
     "TextOnlyConfig",
     "TextOnlyForTokenClassification",

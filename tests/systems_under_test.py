@@ -15,6 +15,7 @@ TINY_SETTINGS = {
     "rgcn": {"num_heads": 4, "k": 6},
     "text_only": {"vision_config": None},
     "umt": {"num_heads": 4, "d_ff": 32},
+    "rpbert": {"lstm_size": 8},
 }
 """What a system needs to be tiny, besides tiny encoders."""
 
