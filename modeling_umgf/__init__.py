@@ -24,9 +24,9 @@ from .pipeline_multimodal_ner import MultimodalNerPipeline
 from .processing_multimodal_ner import MultimodalNerProcessor
 from .processing_rgcn import RgcnProcessor
 from .processing_rpbert import RpbertProcessor
+from .processing_single_picture import SinglePictureProcessor
 from .processing_text_only import TextOnlyProcessor
 from .processing_umgf import UmgfImageProcessor, UmgfProcessor
-from .processing_umt import UmtProcessor
 from .relation_index import RelationIndex
 from .sentence_encoders import HashingEncoder, SentenceEncoder
 from .systems import register, systems
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 register(UmgfForTokenClassification, UmgfProcessor, converter="convert_umgf_checkpoint")
 register(RgcnForTokenClassification, RgcnProcessor)
 register(TextOnlyForTokenClassification, TextOnlyProcessor)
-register(UmtForTokenClassification, UmtProcessor)
+register(UmtForTokenClassification, SinglePictureProcessor)
 register(RpbertForTokenClassification, RpbertProcessor)
 
 PIPELINE_REGISTRY.register_pipeline(
@@ -62,6 +62,7 @@ __all__ = [
     "RpbertModel",
     "RpbertProcessor",
     "SentenceEncoder",
+    "SinglePictureProcessor",
     "TextOnlyConfig",
     "TextOnlyForTokenClassification",
     "TextOnlyModel",
@@ -74,7 +75,6 @@ __all__ = [
     "UmtConfig",
     "UmtForTokenClassification",
     "UmtModel",
-    "UmtProcessor",
     "register",
     "systems",
 ]

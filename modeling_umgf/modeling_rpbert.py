@@ -18,40 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_rpbert import RpbertConfig
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
-
-
-class BidirectionalLstm(nn.Module):
-    """Layers of two LSTMs over the words of posts, one in each direction; they see no word that is not real."""
-
-    def __init__(self, width: int, size: int, layers: int):
-        super().__init__()
-        widths = [width, *[2 * size] * (layers - 1)]
-        self.forwards = nn.ModuleList(nn.LSTM(own, size, batch_first=True) for own in widths[:layers])
-        self.backwards = nn.ModuleList(nn.LSTM(own, size, batch_first=True) for own in widths[:layers])
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Read words x [B, w, width] where mask [B, w]; returns [B, w, 2 · size]."""
-        place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-        first_to_last = real_first(mask)  # [B, w]
-        last_to_first = (place * mask).argsort(dim=1, descending=True, stable=True)
-        for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
-            x = torch.cat([read(forwards, x, first_to_last), read(backwards, x, last_to_first)], dim=-1)
-        return x
-
-
-def read(lstm: nn.LSTM, x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Run an LSTM over x [B, w, width] in an order [B, w]; returns its states [B, w, size] at the places of x."""
-    return in_order(lstm(in_order(x, order))[0], order.argsort(dim=1))
-
-
-def real_first(mask: torch.Tensor) -> torch.Tensor:
-    """The order [B, n] in which what is real in a mask [B, n] comes first, else as it was."""
-    return mask.long().argsort(dim=1, descending=True, stable=True)
-
-
-def in_order(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Put the rows of x [B, n, width] in an order [B, k]."""
-    return x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))
+from .recurrent_layers import BiLstm, take
 
 
 class RpbertModel(MultimodalNerModel):
@@ -65,10 +32,11 @@ class RpbertModel(MultimodalNerModel):
     def __init__(self, config: RpbertConfig):
         super().__init__(config)
         h = config.text_config.hidden_size
-        self.output_size = 2 * config.lstm_size if config.lstm_layers else h
         self.projection = nn.Linear(config.object_feature_size, self.get_input_embeddings().embedding_dim)
         self.relation = nn.Linear(h, 2)
-        self.lstm = BidirectionalLstm(h, config.lstm_size, config.lstm_layers)
+        widths = [h, *[2 * config.lstm_size] * config.lstm_layers]
+        self.lstms = nn.ModuleList(BiLstm(own, 2 * config.lstm_size) for own in widths[:-1])
+        self.output_size = widths[-1]
         self.post_init()
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> BaseModelOutput:
@@ -98,13 +66,13 @@ class RpbertModel(MultimodalNerModel):
             mask = torch.zeros(len(V), 1, dtype=torch.bool, device=V.device)
 
         cls = text.mask.long().argmax(1, keepdim=True)  # [B, 1], the first piece
-        relation = self.relation(in_order(self.encode(E, text.mask, V, mask), cls))[:, 0]  # [B, 2]
+        relation = self.relation(take(self.encode(E, text.mask, V, mask), cls))[:, 0]  # [B, 2]
         r = relation.softmax(-1)[:, 1, None, None]  # [B, 1, 1]
         H = self.encode(E, text.mask, r * V, mask)  # [B, n, h]
 
         x, word_mask = text.words(H)  # [B, w, h], [B, w]
-        if self.config.lstm_layers:
-            x = self.lstm(x, word_mask)
+        for lstm in self.lstms:
+            x, _ = lstm(x, word_mask)  # [B, w, 2 lstm_size]
         gates = r * (word_mask[:, :, None] & object_mask[:, None])  # [B, w, m]
         auxiliary = None
         if picture_adds is not None:
@@ -120,16 +88,16 @@ class RpbertModel(MultimodalNerModel):
         """
         n = E.shape[1]
         is_real = torch.cat([text_mask, mask], dim=1)  # [B, n + v]
-        order = real_first(is_real)
+        order = is_real.long().argsort(dim=1, descending=True, stable=True)  # [B, n + v], the real ones first
         segments = {}
         if getattr(self.config.text_config, "type_vocab_size", 0) > 1:
             segments["token_type_ids"] = (order >= n).long()
         H = self.text_model(
-            inputs_embeds=in_order(torch.cat([E, V], dim=1), order),
+            inputs_embeds=take(torch.cat([E, V], dim=1), order),
             attention_mask=is_real.gather(1, order).long(),
             **segments,
         ).last_hidden_state
-        return in_order(H, order.argsort(dim=1)[:, :n])
+        return take(H, order.argsort(dim=1)[:, :n])
 
 
 class RpbertForTokenClassification(MultimodalNerForTokenClassification):

@@ -17,6 +17,7 @@ from .configuration_umt import UmtConfig
 from .decoders import LABEL_DECODERS
 from .layers import Gate, MultiHeadAttention, TransformerLayer
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
+from .recurrent_layers import masked_softmax
 
 
 class BertLayer(TransformerLayer):
@@ -89,10 +90,8 @@ def attention_shares(
     """How much of each key [B, k, d] each query [B, q, d] takes: [B, q, k], the mean over the heads."""
     q = attention.heads(attention.query(queries))  # [B, heads, q, d / heads]
     k = attention.heads(attention.key(keys))  # [B, heads, k, d / heads]
-    scores = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).float()  # [B, heads, q, k]
-    key_mask = key_mask[:, None, None]  # [B, 1, 1, k]
-    scores = scores.masked_fill(~key_mask, torch.finfo(scores.dtype).min)
-    return (scores.softmax(-1) * key_mask).mean(1)
+    scores = (q @ k.transpose(2, 3)).float() / q.shape[-1] ** 0.5  # [B, heads, q, k]
+    return masked_softmax(scores, key_mask[:, None, None]).mean(1)
 
 
 class SpanDetection(nn.Module):

@@ -7,11 +7,10 @@ from huggingface_hub.errors import StrictDataclassError
 from systems_under_test import make_batch, make_config, make_model, make_processor, posts
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoConfig
 
 from modeling_umgf.configuration_rpbert import RpbertConfig
-from modeling_umgf.modeling_rpbert import BidirectionalLstm, RpbertForTokenClassification
+from modeling_umgf.modeling_rpbert import RpbertForTokenClassification
 from modeling_umgf.systems import systems
 
 
@@ -45,22 +44,19 @@ def test_the_text_encoder_reads_the_post_twice_with_the_regions_after_the_text()
         torch.testing.assert_close(gates, r.expand_as(gates) * batch["object_mask"][i], atol=1e-6, rtol=1e-5)
 
 
-def test_the_lstm_is_a_bidirectional_one_over_the_real_words_alone():
-    torch.manual_seed(0)
-    ours, theirs = BidirectionalLstm(6, 4, 2), nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True)
-    for layer in range(2):
-        for name, value in [*ours.forwards[layer].named_parameters()]:
-            getattr(theirs, name.replace("l0", f"l{layer}")).data = value.data
-        for name, value in [*ours.backwards[layer].named_parameters()]:
-            getattr(theirs, name.replace("l0", f"l{layer}_reverse")).data = value.data
-    x = torch.randn(3, 5, 6)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()
-    packed = pack_padded_sequence(x, mask.sum(1), batch_first=True)
-    expected, _ = pad_packed_sequence(theirs(packed)[0], batch_first=True)
-    torch.testing.assert_close(ours(x, mask)[mask], expected[mask])
-    holes = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 1, 0, 1], [0, 0, 0, 1, 0]]).bool()
-    for own, row, real in zip(ours(x, holes), x, holes, strict=True):
-        torch.testing.assert_close(own[real], theirs(row[real][None])[0][0])
+def test_the_lstm_reads_the_states_of_the_words():
+    with_lstm, batch = make_model("rpbert"), features_batch()
+    without = make_model("rpbert", lstm_layers=0)
+    without.model.load_state_dict(with_lstm.model.state_dict(), strict=False)
+    x = without.model(**batch).last_hidden_state
+    theirs = nn.LSTM(16, 8, 2, batch_first=True, bidirectional=True)
+    for layer, lstm in enumerate(with_lstm.model.lstms):
+        for direction, end in ((lstm.forth.lstm, ""), (lstm.back.lstm, "_reverse")):
+            for name, value in direction.named_parameters():
+                getattr(theirs, name.replace("l0", f"l{layer}{end}")).data = value.data
+    states = with_lstm.model(**batch).last_hidden_state
+    for i, words in enumerate((4, 2)):
+        torch.testing.assert_close(states[i, :words], theirs(x[i : i + 1, :words])[0][0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_relation_is_learned_from_posts_that_tell_it():
