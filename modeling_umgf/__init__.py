@@ -7,6 +7,7 @@ from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_multimodal_ner import MultimodalNerConfig
+from .configuration_object_agban import ObjectAgbanConfig
 from .configuration_rgcn import RgcnConfig
 from .configuration_rpbert import RpbertConfig
 from .configuration_text_only import TextOnlyConfig
@@ -15,6 +16,7 @@ from .configuration_umt import UmtConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel
+from .modeling_object_agban import ObjectAgbanForTokenClassification, ObjectAgbanModel
 from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
 from .modeling_rpbert import RpbertForTokenClassification, RpbertModel
 from .modeling_text_only import TextOnlyForTokenClassification, TextOnlyModel
@@ -38,6 +40,7 @@ register(RgcnForTokenClassification, RgcnProcessor)
 register(TextOnlyForTokenClassification, TextOnlyProcessor)
 register(UmtForTokenClassification, SinglePictureProcessor)
 register(RpbertForTokenClassification, RpbertProcessor)
+register(ObjectAgbanForTokenClassification, UmgfProcessor)
 
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
@@ -52,6 +55,9 @@ __all__ = [
     "MultimodalNerModel",
     "MultimodalNerPipeline",
     "MultimodalNerProcessor",
+    "ObjectAgbanConfig",
+    "ObjectAgbanForTokenClassification",
+    "ObjectAgbanModel",
     "RelationIndex",
     "RgcnConfig",
     "RgcnForTokenClassification",

@@ -16,6 +16,7 @@ TINY_SETTINGS = {
     "text_only": {"vision_config": None},
     "umt": {"num_heads": 4, "d_ff": 32},
     "rpbert": {"lstm_size": 8},
+    "object_agban": {"object_size": 16, "alignment_size": 8},
 }
 """What a system needs to be tiny, besides tiny encoders."""
 
