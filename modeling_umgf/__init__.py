@@ -6,6 +6,7 @@ Importing this package registers its systems with the Auto classes of transforme
 from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_iaik import IaikConfig
 from .configuration_multimodal_ner import MultimodalNerConfig
 from .configuration_object_agban import ObjectAgbanConfig
 from .configuration_rgcn import RgcnConfig
@@ -15,6 +16,7 @@ from .configuration_umgf import UmgfConfig
 from .configuration_umt import UmtConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
+from .modeling_iaik import IaikForTokenClassification, IaikModel
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel
 from .modeling_object_agban import ObjectAgbanForTokenClassification, ObjectAgbanModel
 from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
@@ -23,6 +25,7 @@ from .modeling_text_only import TextOnlyForTokenClassification, TextOnlyModel
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
 from .modeling_umt import UmtForTokenClassification, UmtModel
 from .pipeline_multimodal_ner import MultimodalNerPipeline
+from .processing_iaik import IaikProcessor
 from .processing_multimodal_ner import MultimodalNerProcessor
 from .processing_rgcn import RgcnProcessor
 from .processing_rpbert import RpbertProcessor
@@ -41,6 +44,7 @@ register(TextOnlyForTokenClassification, TextOnlyProcessor)
 register(UmtForTokenClassification, SinglePictureProcessor)
 register(RpbertForTokenClassification, RpbertProcessor)
 register(ObjectAgbanForTokenClassification, UmgfProcessor)
+register(IaikForTokenClassification, IaikProcessor)
 
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
@@ -48,6 +52,10 @@ PIPELINE_REGISTRY.register_pipeline(
 
 __all__ = [
     "HashingEncoder",
+    "IaikConfig",
+    "IaikForTokenClassification",
+    "IaikModel",
+    "IaikProcessor",
     "MultimodalNerCollator",
     "MultimodalNerConfig",
     "MultimodalNerForTokenClassification",
