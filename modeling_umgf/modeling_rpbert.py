@@ -85,8 +85,17 @@ class RpbertModel(MultimodalNerModel):
 
         Returns:
             The states of the pieces [B, n, h].
+
+        Raises:
+            ValueError: pieces and regions are more than the text encoder has positions.
         """
-        n = E.shape[1]
+        n, v = E.shape[1], V.shape[1]
+        positions = getattr(self.config.text_config, "max_position_embeddings", None) or n + v
+        if n + v > positions:
+            raise ValueError(
+                f"{n} pieces and {v} regions of the picture are more than the {positions} positions of the text "
+                f"encoder: cut the posts, max_length={positions - v}, or take an image encoder with fewer regions."
+            )
         is_real = torch.cat([text_mask, mask], dim=1)  # [B, n + v]
         order = is_real.long().argsort(dim=1, descending=True, stable=True)  # [B, n + v], the real ones first
         segments = {}

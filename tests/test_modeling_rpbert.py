@@ -113,6 +113,12 @@ def test_what_the_text_encoder_is_asked_besides_is_refused():
         make_model("rpbert")(**features_batch(), output_attentions=True)
 
 
+def test_a_sequence_that_is_too_long_for_the_text_encoder_is_refused():
+    batch = features_batch() | {"object_features": torch.zeros(2, 56, 16), "object_mask": None}
+    with pytest.raises(ValueError, match="9 pieces and 56 regions of the picture are more than the 64.*max_length=8"):
+        make_model("rpbert")(**batch)
+
+
 def test_a_negative_weight_is_refused():
     with pytest.raises(StrictDataclassError, match="relation_weight=-1: a weight, at least 0"):
         RpbertConfig(relation_weight=-1, text_config=tiny_config().text_config)

@@ -155,3 +155,10 @@ def test_contradictory_settings_are_refused_in_one_sentence():
         UmtConfig(alpha=1.5)
     with pytest.raises(StrictDataclassError, match="auxiliary_weight=-1: a weight"):
         UmtConfig(auxiliary_weight=-1)
+
+
+def test_the_decoder_of_the_spans_stays_in_float32(tmp_path):
+    make_model("umt").save_pretrained(tmp_path)
+    half = UmtForTokenClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.span_detection.classifier.weight.dtype == torch.bfloat16
+    assert {p.dtype for p in half.span_detection.label_decoder.parameters()} == {torch.float32}
