@@ -35,7 +35,7 @@ from transformers.utils import logging
 
 from dataset_scripts.checks.twitter_releases import label_version
 from dataset_scripts.columns.picture_ablations import columns_from_pictures, remove_pictures, shuffle_pictures
-from dataset_scripts.reading.splits import load_splits
+from dataset_scripts.reading.splits import FILE_FORMATS, load_splits
 from modeling_umgf import MultimodalNerImageProcessor, MultimodalNerProcessor
 from modeling_umgf.evaluation import evaluate_tags, fragment_f1
 from modeling_umgf.split_counts import count_split
@@ -107,7 +107,9 @@ class DataArguments:
     train_file: str | None = field(default=None, metadata={"help": "CoNLL (.txt, .conll) or JSON lines (.jsonl)."})
     validation_file: str | None = field(default=None, metadata={"help": "The same, for model selection."})
     test_file: str | None = field(default=None, metadata={"help": "The same, for the final scores."})
-    file_format: str | None = field(default=None, metadata={"help": "umt, conll or jsonl; default: from the ending."})
+    file_format: str | None = field(
+        default=None, metadata={"help": f"{', '.join(FILE_FORMATS)}; default: from the ending."}
+    )
     image_dir: str | None = field(default=None, metadata={"help": "Folder of the pictures, <id>.jpg."})
     bootstrap_samples: int = field(default=1000, metadata={"help": "Resamples behind the interval of the test F1."})
     fragment_f1: bool = field(

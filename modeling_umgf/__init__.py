@@ -6,19 +6,30 @@ Importing this package registers its systems with the Auto classes of transforme
 from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_iaik import IaikConfig
 from .configuration_multimodal_ner import MultimodalNerConfig
+from .configuration_object_agban import ObjectAgbanConfig
 from .configuration_rgcn import RgcnConfig
+from .configuration_rpbert import RpbertConfig
 from .configuration_text_only import TextOnlyConfig
 from .configuration_umgf import UmgfConfig
+from .configuration_umt import UmtConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
+from .modeling_iaik import IaikForTokenClassification, IaikModel
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel
+from .modeling_object_agban import ObjectAgbanForTokenClassification, ObjectAgbanModel
 from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
+from .modeling_rpbert import RpbertForTokenClassification, RpbertModel
 from .modeling_text_only import TextOnlyForTokenClassification, TextOnlyModel
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
+from .modeling_umt import UmtForTokenClassification, UmtModel
 from .pipeline_multimodal_ner import MultimodalNerPipeline
+from .processing_iaik import IaikProcessor
 from .processing_multimodal_ner import MultimodalNerProcessor
 from .processing_rgcn import RgcnProcessor
+from .processing_rpbert import RpbertProcessor
+from .processing_single_picture import SinglePictureProcessor
 from .processing_text_only import TextOnlyProcessor
 from .processing_umgf import UmgfImageProcessor, UmgfProcessor
 from .relation_index import RelationIndex
@@ -30,6 +41,10 @@ __version__ = "0.1.0"
 register(UmgfForTokenClassification, UmgfProcessor, converter="convert_umgf_checkpoint")
 register(RgcnForTokenClassification, RgcnProcessor)
 register(TextOnlyForTokenClassification, TextOnlyProcessor)
+register(UmtForTokenClassification, SinglePictureProcessor)
+register(RpbertForTokenClassification, RpbertProcessor)
+register(ObjectAgbanForTokenClassification, UmgfProcessor)
+register(IaikForTokenClassification, IaikProcessor)
 
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
@@ -37,6 +52,10 @@ PIPELINE_REGISTRY.register_pipeline(
 
 __all__ = [
     "HashingEncoder",
+    "IaikConfig",
+    "IaikForTokenClassification",
+    "IaikModel",
+    "IaikProcessor",
     "MultimodalNerCollator",
     "MultimodalNerConfig",
     "MultimodalNerForTokenClassification",
@@ -44,12 +63,20 @@ __all__ = [
     "MultimodalNerModel",
     "MultimodalNerPipeline",
     "MultimodalNerProcessor",
+    "ObjectAgbanConfig",
+    "ObjectAgbanForTokenClassification",
+    "ObjectAgbanModel",
     "RelationIndex",
     "RgcnConfig",
     "RgcnForTokenClassification",
     "RgcnModel",
     "RgcnProcessor",
+    "RpbertConfig",
+    "RpbertForTokenClassification",
+    "RpbertModel",
+    "RpbertProcessor",
     "SentenceEncoder",
+    "SinglePictureProcessor",
     "TextOnlyConfig",
     "TextOnlyForTokenClassification",
     "TextOnlyModel",
@@ -59,6 +86,9 @@ __all__ = [
     "UmgfImageProcessor",
     "UmgfModel",
     "UmgfProcessor",
+    "UmtConfig",
+    "UmtForTokenClassification",
+    "UmtModel",
     "register",
     "systems",
 ]

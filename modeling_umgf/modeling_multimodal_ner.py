@@ -34,6 +34,7 @@ class MultimodalNerModelOutput(ModelOutput):
         attentions: attentions of the text encoder, each [B, heads, n, n], on request.
         gates: from each kind of node to [B, w, nodes], how much each word takes of each node (0 without an edge), on
             request.
+        auxiliary: what `fuse` leaves for the auxiliary task of its tagger, if it has one.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -41,6 +42,7 @@ class MultimodalNerModelOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     gates: dict[str, torch.FloatTensor] | None = None
+    auxiliary: dict[str, torch.Tensor] | None = None
 
 
 @dataclass
@@ -86,11 +88,13 @@ class WordStates(NamedTuple):
         states: [B, w, width] what the emission layer reads.
         mask: [B, w] bool, real words.
         gates: from each kind of node to [B, w, nodes], how much each word takes of each node.
+        auxiliary: tensors for the tagger's `auxiliary_task`, by names of the system.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
     gates: dict[str, torch.Tensor] | None = None
+    auxiliary: dict[str, torch.Tensor] | None = None
 
 
 class MultimodalNerPreTrainedModel(PreTrainedModel):
@@ -248,6 +252,7 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             hidden_states=text.hidden_states,
             attentions=text.attentions,
             gates=words.gates if output_gates else None,
+            auxiliary=words.auxiliary,
         )
 
     @classmethod
@@ -258,10 +263,17 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
         """Run the text encoder on pieces [B, n]; in training with word dropout."""
         if self.training and self.config.word_dropout:
-            kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
-            embeddings = self.text_model.get_input_embeddings()(input_ids) * kept[..., None]
+            embeddings = self.embed_pieces(input_ids)
             return self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    def embed_pieces(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of pieces [B, n], of the width that the text encoder has there; with word dropout."""
+        embeddings = self.text_model.get_input_embeddings()(input_ids)
+        if self.training and self.config.word_dropout:
+            kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
+            embeddings = embeddings * kept[..., None]
+        return embeddings
 
     def encode_objects(
         self,
@@ -320,7 +332,8 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
 class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
     """A model with an emission layer and a label decoder on its word states.
 
-    A subclass names its `model_class`, and that is all.
+    A subclass names its `model_class`, and that is all, unless it learns an auxiliary task too: that one builds its
+    layers after `super().__init__(config)`, calls `post_init` and overrides `auxiliary_task`.
     """
 
     model_class: ClassVar[type[MultimodalNerModel]]
@@ -377,10 +390,11 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         if by_pieces and labels is not None and word_starts is not None:
             labels = self.labels_of_pieces(labels, word_starts, mask)
 
+        labelled = None if labels is None else mask & (labels != -100)
+        emissions, auxiliary_loss = self.auxiliary_task(outputs, emissions, labels, labelled)
         loss = predictions = None
         if labels is not None:
-            labelled = mask & (labels != -100)
-            loss = self.label_decoder.loss(emissions, labels, labelled).sum()
+            loss = (self.label_decoder.loss(emissions, labels, labelled) + auxiliary_loss).sum()
             if self.config.crf_reduction == "mean":
                 loss = loss / labelled.any(1).sum().clamp(min=1)
         if return_predictions or (return_predictions is None and not self.training):
@@ -402,6 +416,26 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
             attentions=outputs.attentions,
             gates=gates,
         )
+
+    def auxiliary_task(
+        self,
+        words: MultimodalNerModelOutput,
+        emissions: torch.Tensor,
+        labels: torch.Tensor | None,
+        labelled: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Learn and use something besides the labels; to be overridden by systems that do.
+
+        Args:
+            words: what the model says, with `auxiliary`.
+            emissions: [B, w, labels].
+            labels: [B, w] gold label ids (`subword_labels="x"`: of the pieces), or None.
+            labelled: [B, w] which of them are real, or None.
+
+        Returns:
+            The emissions that are decoded, and a loss [B] that is added to that of the labels.
+        """
+        return emissions, 0.0
 
     def labels_of_pieces(
         self, labels: torch.Tensor, word_starts: torch.Tensor, piece_mask: torch.Tensor

@@ -14,6 +14,9 @@ TINY_SETTINGS = {
     "umgf": {"d_model": 16, "num_heads": 4, "d_ff": 32},
     "rgcn": {"num_heads": 4, "k": 6},
     "text_only": {"vision_config": None},
+    "umt": {"num_heads": 4, "d_ff": 32},
+    "rpbert": {"lstm_size": 8},
+    "object_agban": {"object_size": 16, "alignment_size": 8},
 }
 """What a system needs to be tiny, besides tiny encoders."""
 
@@ -26,7 +29,7 @@ def posts() -> list[dict]:
     """A post with a picture, one without, and one of a single word with a picture."""
     objects = [{"box": [0, 0, 60, 40], "phrase": None}, {"box": [5, 5, 30, 30], "phrase": {"start": 1, "end": 3}}]
     first = {"id": "a", "words": "Anna meets Bob Marley in Rome".split(), "image": picture(1)}
-    first |= {"objects": objects, "object_labels": ["person"]}
+    first |= {"objects": objects, "object_labels": ["person"], "knowledge_features": np.eye(2, 16).tolist()}
     second = {"id": "b", "words": "the cat of Paris sleeps".split(), "image": None}
     third = {"id": "c", "words": ["Anna"], "image": picture(2), "object_labels": ["guitar"]}
     return [first, second, third]

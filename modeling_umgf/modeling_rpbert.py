@@ -1,0 +1,121 @@
+"""RpBERT: A Text-image Relation Propagation-based BERT Model for Multimodal NER.
+
+Sun et al., AAAI 2021. The text encoder reads pieces and regions of the picture as one sequence, twice: the first time
+its first state says how much the picture adds to the text, r; the second time the regions are multiplied by r. A
+bidirectional LSTM follows. Where posts say whether their picture adds to the text, r also learns from that.
+
+The release stacks Flair embeddings on the states of the words and takes the mean of a word's pieces; here it is the
+text encoder alone, and the first piece, as in all systems.
+
+Letters: E embeddings of the pieces, V regions of the picture, H states of the encoder, r relation; B posts, n pieces,
+w words, m pictures, v regions of all pictures of a post, e width of the embeddings, h of the states.
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers.modeling_outputs import BaseModelOutput
+
+from .configuration_rpbert import RpbertConfig
+from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
+from .recurrent_layers import BiLstm, take
+
+
+class RpbertModel(MultimodalNerModel):
+    """A text encoder that reads the picture too, an image encoder and an LSTM.
+
+    Without a picture the text encoder reads the text alone.
+    """
+
+    config: RpbertConfig
+
+    def __init__(self, config: RpbertConfig):
+        super().__init__(config)
+        h = config.text_config.hidden_size
+        self.projection = nn.Linear(config.object_feature_size, self.get_input_embeddings().embedding_dim)
+        self.relation = nn.Linear(h, 2)
+        widths = [h, *[2 * config.lstm_size] * config.lstm_layers]
+        self.lstms = nn.ModuleList(BiLstm(own, 2 * config.lstm_size) for own in widths[:-1])
+        self.output_size = widths[-1]
+        self.post_init()
+
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> BaseModelOutput:
+        """Only look up the embeddings of the pieces: `fuse` lets the encoder read them next to the picture."""
+        if given := [name for name, value in kwargs.items() if value is not None and value is not False]:
+            raise ValueError(f"RpBERT's text encoder reads text and picture at once: it takes no {', '.join(given)}.")
+        return BaseModelOutput(last_hidden_state=self.embed_pieces(input_ids))
+
+    def fuse(
+        self, text: Pieces, pixel_values=None, object_features=None, object_mask=None, picture_adds=None
+    ) -> WordStates:
+        """Judge the picture, then read the text with as much of it as it adds.
+
+        Args:
+            text: embeddings E [B, n, e] of the pieces.
+            pixel_values: [B, m, 3, H, W] the posts' pictures, usually one; or
+            object_features: [B, m, F] features of their regions.
+            object_mask: [B, m] which are there; None = all.
+            picture_adds: [B] 1 = the picture adds to the text, 0 = it doesn't, -100 = unknown.
+        """
+        E = text.states
+        cells, object_mask = self.encode_objects(E, pixel_values, object_features, object_mask)
+        V = self.projection(cells.flatten(1, 2))  # [B, v, e]
+        mask = object_mask.repeat_interleave(cells.shape[2], 1)  # [B, v]
+        if not V.shape[1]:  # no picture at all: one region that is not there
+            V = V.sum(1, keepdim=True)
+            mask = torch.zeros(len(V), 1, dtype=torch.bool, device=V.device)
+
+        cls = text.mask.long().argmax(1, keepdim=True)  # [B, 1], the first piece
+        relation = self.relation(take(self.encode(E, text.mask, V, mask), cls))[:, 0]  # [B, 2]
+        r = relation.softmax(-1)[:, 1, None, None]  # [B, 1, 1]
+        H = self.encode(E, text.mask, r * V, mask)  # [B, n, h]
+
+        x, word_mask = text.words(H)  # [B, w, h], [B, w]
+        for lstm in self.lstms:
+            x, _ = lstm(x, word_mask)  # [B, w, 2 lstm_size]
+        gates = r * (word_mask[:, :, None] & object_mask[:, None])  # [B, w, m]
+        auxiliary = None
+        if picture_adds is not None:
+            known = picture_adds.masked_fill(~mask.any(1), -100)
+            auxiliary = {"relation_loss": cross_entropy(relation.float(), known, reduction="none")}
+        return WordStates(x, word_mask, {"objects": gates}, auxiliary)
+
+    def encode(self, E: torch.Tensor, text_mask: torch.Tensor, V: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Run the text encoder on the real pieces among E [B, n, e] followed by the real regions among V [B, v, e].
+
+        Returns:
+            The states of the pieces [B, n, h].
+
+        Raises:
+            ValueError: pieces and regions are more than the text encoder has positions.
+        """
+        n, v = E.shape[1], V.shape[1]
+        positions = getattr(self.config.text_config, "max_position_embeddings", None) or n + v
+        if n + v > positions:
+            raise ValueError(
+                f"{n} pieces and {v} regions of the picture are more than the {positions} positions of the text "
+                f"encoder: cut the posts, max_length={positions - v}, or take an image encoder with fewer regions."
+            )
+        is_real = torch.cat([text_mask, mask], dim=1)  # [B, n + v]
+        order = is_real.long().argsort(dim=1, descending=True, stable=True)  # [B, n + v], the real ones first
+        segments = {}
+        if getattr(self.config.text_config, "type_vocab_size", 0) > 1:
+            segments["token_type_ids"] = (order >= n).long()
+        H = self.text_model(
+            inputs_embeds=take(torch.cat([E, V], dim=1), order),
+            attention_mask=is_real.gather(1, order).long(),
+            **segments,
+        ).last_hidden_state
+        return take(H, order.argsort(dim=1)[:, :n])
+
+
+class RpbertForTokenClassification(MultimodalNerForTokenClassification):
+    """RpBERT with emission layer and CRF, and the text-image relation where posts tell it."""
+
+    model_class = RpbertModel
+
+    def auxiliary_task(self, words, emissions, labels, labelled):
+        """Add the loss of the text-image relation of the posts with a picture of which it is known, weighted."""
+        if words.auxiliary is None:
+            return emissions, 0.0
+        return emissions, self.config.relation_weight * words.auxiliary["relation_loss"]
