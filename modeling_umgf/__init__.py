@@ -6,36 +6,55 @@ Importing this package registers its systems with the Auto classes of transforme
 from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_acoa import AcoaConfig
+from .configuration_bilstm import BilstmConfig
 from .configuration_multimodal_ner import MultimodalNerConfig
+from .configuration_ocsga import OcsgaConfig
 from .configuration_rgcn import RgcnConfig
 from .configuration_text_only import TextOnlyConfig
 from .configuration_umgf import UmgfConfig
+from .configuration_vg import VgConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
+from .modeling_acoa import AcoaForTokenClassification, AcoaModel
+from .modeling_bilstm import BilstmModel
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel
+from .modeling_ocsga import OcsgaForTokenClassification, OcsgaModel
 from .modeling_rgcn import RgcnForTokenClassification, RgcnModel
 from .modeling_text_only import TextOnlyForTokenClassification, TextOnlyModel
 from .modeling_umgf import UmgfForTokenClassification, UmgfModel
+from .modeling_vg import VgForTokenClassification, VgModel
 from .pipeline_multimodal_ner import MultimodalNerPipeline
 from .processing_multimodal_ner import MultimodalNerProcessor
+from .processing_ocsga import OcsgaProcessor
 from .processing_rgcn import RgcnProcessor
+from .processing_single_picture import SinglePictureProcessor
 from .processing_text_only import TextOnlyProcessor
 from .processing_umgf import UmgfImageProcessor, UmgfProcessor
 from .relation_index import RelationIndex
 from .sentence_encoders import HashingEncoder, SentenceEncoder
 from .systems import register, systems
+from .tokenization_bilstm import train_word_tokenizer
 
 __version__ = "0.1.0"
 
 register(UmgfForTokenClassification, UmgfProcessor, converter="convert_umgf_checkpoint")
 register(RgcnForTokenClassification, RgcnProcessor)
 register(TextOnlyForTokenClassification, TextOnlyProcessor)
+register(VgForTokenClassification, SinglePictureProcessor)
+register(AcoaForTokenClassification, SinglePictureProcessor)
+register(OcsgaForTokenClassification, OcsgaProcessor)
 
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
 )
 
 __all__ = [
+    "AcoaConfig",
+    "AcoaForTokenClassification",
+    "AcoaModel",
+    "BilstmConfig",
+    "BilstmModel",
     "HashingEncoder",
     "MultimodalNerCollator",
     "MultimodalNerConfig",
@@ -44,12 +63,17 @@ __all__ = [
     "MultimodalNerModel",
     "MultimodalNerPipeline",
     "MultimodalNerProcessor",
+    "OcsgaConfig",
+    "OcsgaForTokenClassification",
+    "OcsgaModel",
+    "OcsgaProcessor",
     "RelationIndex",
     "RgcnConfig",
     "RgcnForTokenClassification",
     "RgcnModel",
     "RgcnProcessor",
     "SentenceEncoder",
+    "SinglePictureProcessor",
     "TextOnlyConfig",
     "TextOnlyForTokenClassification",
     "TextOnlyModel",
@@ -59,6 +83,10 @@ __all__ = [
     "UmgfImageProcessor",
     "UmgfModel",
     "UmgfProcessor",
+    "VgConfig",
+    "VgForTokenClassification",
+    "VgModel",
     "register",
     "systems",
+    "train_word_tokenizer",
 ]

@@ -14,6 +14,9 @@ TINY_SETTINGS = {
     "umgf": {"d_model": 16, "num_heads": 4, "d_ff": 32},
     "rgcn": {"num_heads": 4, "k": 6},
     "text_only": {"vision_config": None},
+    "vg": {"d_model": 16},
+    "acoa": {"d_model": 16},
+    "ocsga": {"num_heads": 4, "d_ff": 32},
 }
 """What a system needs to be tiny, besides tiny encoders."""
 
