@@ -3,10 +3,8 @@
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_bilstm import BilstmConfig
+from .configuration_bilstm import bilstm_unless_given
 from .configuration_multimodal_ner import MultimodalNerConfig, at_least
 
 
@@ -33,14 +31,9 @@ class AcoaConfig(MultimodalNerConfig):
         "year": "2018",
         "url": "https://doi.org/10.1609/aaai.v32i1.11962",
     }
-    attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "d_model"}
-    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | {
-        "text_config": SubConfigSpec(
-            config_class=AutoConfig,
-            model_type=BilstmConfig.model_type,
-            init_kwargs={"characters": "cnn", "num_hidden_layers": 2, "hidden_size": 400},
-        )
-    }
+    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | bilstm_unless_given(
+        characters="cnn", num_hidden_layers=2, hidden_size=400
+    )
 
     finetune_cnn: bool = False
     d_model: int = at_least(1, 200)

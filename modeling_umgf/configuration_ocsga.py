@@ -3,10 +3,8 @@
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_bilstm import BilstmConfig
+from .configuration_bilstm import bilstm_unless_given
 from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share
 
 
@@ -35,11 +33,7 @@ class OcsgaConfig(MultimodalNerConfig):
         "year": "2020",
         "url": "https://doi.org/10.1145/3394171.3413650",
     }
-    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | {
-        "text_config": SubConfigSpec(
-            config_class=AutoConfig, model_type=BilstmConfig.model_type, init_kwargs={"characters": "lstm"}
-        )
-    }
+    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | bilstm_unless_given(characters="lstm")
 
     finetune_cnn: bool = False
     num_heads: int = at_least(1, 2)

@@ -3,10 +3,8 @@
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_bilstm import BilstmConfig
+from .configuration_bilstm import bilstm_unless_given
 from .configuration_multimodal_ner import MultimodalNerConfig, at_least
 
 
@@ -33,17 +31,12 @@ class VgConfig(MultimodalNerConfig):
         "year": "2018",
         "url": "https://doi.org/10.18653/v1/P18-1185",
     }
-    attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "d_model"}
-    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | {
-        "text_config": SubConfigSpec(
-            config_class=AutoConfig,
-            model_type=BilstmConfig.model_type,
-            init_kwargs={"characters": "lstm", "num_hidden_layers": 0, "hidden_size": 250},
-        )
-    }
-
     finetune_cnn: bool = False
     d_model: int = at_least(2, 200)
+
+    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | bilstm_unless_given(
+        characters="lstm", num_hidden_layers=0, hidden_size=250
+    )
 
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""

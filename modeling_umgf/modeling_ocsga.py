@@ -3,7 +3,10 @@
 Wu et al., ACM Multimedia 2020. Objects are the word vectors of their labels. Words attend to words, objects to objects,
 then the words to the objects; what they find there is added to what the words say. A CRF tags the words.
 
-Letters: X words, Y objects, Z what the words find; B posts, w words, m objects, F width of an object's features, d width.
+The last norm is over each word. In the release it is over the batch, padding included, so that a label would depend on
+the posts around it.
+
+Letters: X words, Y objects, Z what the words find; B posts, w words, m objects, F features of an object, d width.
 """
 
 import math
@@ -12,7 +15,6 @@ import torch
 from torch import nn
 
 from .configuration_ocsga import OcsgaConfig
-from .image_encoder import running_statistics
 from .layers import MultiHeadAttention, TransformerLayer, feed_forward
 from .modeling_bilstm import BilstmModel  # noqa: F401 - the paper's text encoder: a saved model carries its code
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
@@ -64,7 +66,7 @@ class OcsgaModel(MultimodalNerModel):
         self.object_projection = nn.Linear(config.object_feature_size, d)
         self.word_layer = TransformerLayer(d, config.num_heads, config.d_ff, config.attention_dropout)
         self.guided_attention = GuidedAttention(config)
-        self.norm = nn.BatchNorm1d(d)
+        self.norm = nn.LayerNorm(d)
         self.post_init()
 
     def fuse(self, text: Pieces, pixel_values=None, object_features=None, object_mask=None) -> WordStates:
@@ -82,14 +84,7 @@ class OcsgaModel(MultimodalNerModel):
         cells, object_mask = self.encode_objects(text.states, *nodes)  # [B, m, r, F], [B, m]
         Y = self.object_projection(cells.mean(2))  # [B, m, d]
         Z, shares = self.guided_attention(self.word_layer(X, X, word_mask), Y, object_mask)  # [B, w, d], [B, w, m]
-        return WordStates(self.normalise(X + Z, word_mask), word_mask, {"objects": shares})
-
-    def normalise(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Batch norm of states [B, w, d], whose statistics are those of the real words [B, w] alone."""
-        if self.training and mask.sum() > 1:  # of a single word a batch norm learns nothing sensible
-            return states.masked_scatter(mask[..., None], self.norm(states[mask]).to(states.dtype))
-        with running_statistics(self.norm):
-            return self.norm(states.transpose(1, 2)).transpose(1, 2)
+        return WordStates(self.norm(X + Z), word_mask, {"objects": shares})
 
 
 class OcsgaForTokenClassification(MultimodalNerForTokenClassification):
