@@ -17,7 +17,6 @@ class OcsgaConfig(MultimodalNerConfig):
         object_feature_size: width F of the objects; in the paper the word vectors of their labels, 200.
         num_heads: attention heads, a divisor of d.
         d_ff: width of the feed-forward layers.
-        attention_dropout: dropout of the attention blocks (`dropout` is that of the words before them).
     """
 
     model_type = "ocsga"
@@ -35,10 +34,10 @@ class OcsgaConfig(MultimodalNerConfig):
     }
     sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | bilstm_unless_given(characters="lstm")
 
+    dropout: float | int = share(0.6)
     finetune_cnn: bool = False
     num_heads: int = at_least(1, 2)
     d_ff: int = at_least(1, 800)
-    attention_dropout: float | int = share(0.6)
 
     @property
     def hidden_size(self) -> int:

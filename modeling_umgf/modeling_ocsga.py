@@ -27,13 +27,13 @@ class GuidedAttention(nn.Module):
     def __init__(self, config: OcsgaConfig):
         super().__init__()
         d = config.hidden_size
-        self.object_attention = MultiHeadAttention(d, config.num_heads, config.attention_dropout)
+        self.object_attention = MultiHeadAttention(d, config.num_heads, config.dropout)
         self.object_norm = nn.LayerNorm(d)
-        self.guided_attention = MultiHeadAttention(d, config.num_heads, config.attention_dropout)
+        self.guided_attention = MultiHeadAttention(d, config.num_heads, config.dropout)
         self.guided_norm = nn.LayerNorm(d)
         self.feed_forward = feed_forward(d, config.d_ff)
         self.feed_forward_norm = nn.LayerNorm(d)
-        self.dropout = nn.Dropout(config.attention_dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, X: torch.Tensor, Y: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return Z [B, w, d] of words X [B, w, d] and objects Y [B, m, d] where mask [B, m]; 0 without any object.
@@ -62,9 +62,8 @@ class OcsgaModel(MultimodalNerModel):
         super().__init__(config)
         d = config.hidden_size
         self.output_size = d
-        self.dropout = nn.Dropout(config.dropout)
         self.object_projection = nn.Linear(config.object_feature_size, d)
-        self.word_layer = TransformerLayer(d, config.num_heads, config.d_ff, config.attention_dropout)
+        self.word_layer = TransformerLayer(d, config.num_heads, config.d_ff, config.dropout)
         self.guided_attention = GuidedAttention(config)
         self.norm = nn.LayerNorm(d)
         self.post_init()
@@ -79,7 +78,6 @@ class OcsgaModel(MultimodalNerModel):
             object_mask: [B, m] real objects; None = all. Without any, Z is 0.
         """
         X, word_mask = text.words()  # [B, w, d], [B, w]
-        X = self.dropout(X)
         nodes = pixel_values, object_features, object_mask
         cells, object_mask = self.encode_objects(text.states, *nodes)  # [B, m, r, F], [B, m]
         Y = self.object_projection(cells.mean(2))  # [B, m, d]

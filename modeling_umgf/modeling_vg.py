@@ -52,7 +52,6 @@ class VgModel(MultimodalNerModel):
         v = self.region_projection(cells.flatten(1, 2))  # [B, R, a]
         region_mask = object_mask.repeat_interleave(r, 1)  # [B, R]
 
-        x = self.dropout(x)
         _, q = self.query_lstm(x, word_mask)  # [B, a]
         alpha = self.attention(q[:, None], self.region_key(v), region_mask)  # [B, 1, R]
         v_c = alpha @ v  # [B, 1, a]
