@@ -4,6 +4,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from systems_under_test import make_config, make_model, make_processor, posts
+from test_modeling_acoa import some_post
 from torch import nn
 from torch.nn.functional import layer_norm
 
@@ -26,15 +27,9 @@ def norm(layer, states):
     return layer_norm(states, states.shape[-1:], layer.weight, layer.bias)
 
 
-def post_with_objects():
-    generator = torch.Generator().manual_seed(0)
-    X, Y = torch.randn(1, 4, 16, generator=generator), torch.randn(1, 3, 16, generator=generator)
-    return X, torch.tensor([[True, True, True, False]]), Y, torch.tensor([[True, True, False]])
-
-
 def test_words_take_of_the_objects_what_the_equations_say():
     model = make_model("ocsga").model
-    X, mask, Y, object_mask = post_with_objects()
+    X, mask, Y, object_mask = some_post()
     result = model.fuse(Pieces(X, mask), object_features=Y, object_mask=object_mask)
 
     words, own = X[:, :3], model.word_layer
@@ -52,7 +47,7 @@ def test_words_take_of_the_objects_what_the_equations_say():
 
 def test_without_objects_nothing_is_added_to_the_words():
     model = make_model("ocsga").model
-    X, mask, Y, object_mask = post_with_objects()
+    X, mask, Y, object_mask = some_post()
     states = model.fuse(Pieces(X, mask), None, Y, torch.zeros_like(object_mask)).states
     torch.testing.assert_close(states, norm(model.norm, X))
 
