@@ -18,6 +18,7 @@ from .batching import stack
 from .carried_code import carry_code
 from .pictures import UnreadablePicture, open_picture
 from .text_splitting import split_post
+from .tokenization_bilstm import character_ids
 
 logger = logging.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class MultimodalNerProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors of a batch of posts with pictures."""
-        names = ["input_ids", "attention_mask", "word_starts"]
+        names = ["input_ids", "attention_mask", "word_starts", *self.text_inputs([])]
         return [*names, "pixel_values", "object_mask"] if self.reads_pictures else names
 
     # ------------------------------------------------------------------------------------------------- one call
@@ -208,6 +209,8 @@ class MultimodalNerProcessor(ProcessorMixin):
                 ids, word_ids = self._pieces([kept])[0]
             if limit is not None and len(ids) > limit:
                 ids, word_ids = _cut(ids, word_ids, limit)
+            if not ids:  # of a tokenizer without special tokens; a text encoder needs something to read
+                ids, word_ids = [self.tokenizer.unk_token_id], [None]
             first = {}
             for position, word in enumerate(word_ids):
                 if word is not None:
@@ -223,6 +226,17 @@ class MultimodalNerProcessor(ProcessorMixin):
                 "attention_mask": torch.ones(len(ids), dtype=torch.long),
                 "word_starts": torch.tensor(starts or [-1], dtype=torch.long),
             }
+            post.features |= self.text_inputs([None if k is None else post.tokens[k] for k in word_ids])
+
+    def text_inputs(self, words: Sequence[str | None]) -> dict[str, torch.Tensor]:
+        """Return what the text encoder reads of a post besides its pieces: the tensors [n, …] its tokenizer names.
+
+        Args:
+            words: for each piece its word, None = a special token.
+        """
+        if "character_ids" in self.tokenizer.model_input_names:
+            return {"character_ids": character_ids(words)}
+        return {}
 
     def _max_length(self, options: Mapping[str, Any]) -> int:
         return options.get("max_length") or self.tokenizer.model_max_length
@@ -269,6 +283,11 @@ class MultimodalNerProcessor(ProcessorMixin):
         multiple = options.get("pad_to_multiple_of") or 1
         length = -(-length // multiple) * multiple
         side = options.get("padding_side") or self.tokenizer.padding_side
+        for own in features:  # what belongs to the pieces is padded where they are
+            for name in self.text_inputs([]):
+                more = length - len(own[name])
+                before, after = (more, 0) if side == "left" else (0, more)
+                own[name] = torch.nn.functional.pad(own[name], (0, 0, before, after))
         batch = stack(features, self.tokenizer.pad_token_id, side, length)
         if options.get("return_tensors") == "np":
             batch = {name: tensor.numpy() for name, tensor in batch.items()}

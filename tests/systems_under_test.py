@@ -17,6 +17,9 @@ TINY_SETTINGS = {
     "umt": {"num_heads": 4, "d_ff": 32},
     "rpbert": {"lstm_size": 8},
     "object_agban": {"object_size": 16, "alignment_size": 8},
+    "vg": {"d_model": 16},
+    "acoa": {"d_model": 16},
+    "ocsga": {"num_heads": 4, "d_ff": 32},
 }
 """What a system needs to be tiny, besides tiny encoders."""
 
