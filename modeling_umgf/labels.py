@@ -1,10 +1,8 @@
-"""BIO tags and entity spans: everything the package knows about the tagging scheme, read through seqeval."""
+"""BIO tags and entity spans: everything the package knows about the tagging scheme, read as seqeval reads it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from seqeval.metrics.sequence_labeling import get_entities
-from seqeval.scheme import IOB2, Tokens
 
 Span = tuple[int, int, str]  # first word, word after the last, type
 
@@ -40,12 +38,21 @@ def entity_spans(tags: Sequence[str | None], strict: bool = False) -> list[Span]
     Returns:
         Half-open word spans (start, end, type) from left to right.
     """
-    tags = [tag if _is_bio(tag) else "O" for tag in tags]
-    if all(tag == "O" for tag in tags):
-        return []
-    if strict:
-        return [(entity.start, entity.end, entity.tag) for entity in Tokens(tags, IOB2).entities]
-    return [(start, last + 1, entity_type) for entity_type, start, last in get_entities(tags)]
+    spans = []
+    start = None  # of the entity that is open
+    open_type = None
+    for i, tag in enumerate(tags):
+        entity_type = tag[2:] if _is_bio(tag) else None
+        if entity_type is not None and entity_type == open_type and tag[0] == "I":
+            continue
+        if open_type is not None:
+            spans.append((start, i, open_type))
+        is_orphan = entity_type is not None and tag[0] == "I"
+        start = i
+        open_type = None if is_orphan and strict else entity_type
+    if open_type is not None:
+        spans.append((start, len(tags), open_type))
+    return spans
 
 
 def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchcrf
 
+from modeling_umgf import decoders
 from modeling_umgf.decoders import LABEL_DECODERS, LinearChainCrf, SoftmaxDecoder
 from modeling_umgf.labels import bio_transition_penalty, entity_spans
 
@@ -209,6 +210,83 @@ def test_gradients_are_expected_minus_gold_labels(kind: str) -> None:
     )
 
 
+def test_gradients_of_all_scores_are_exact_to_double_precision() -> None:
+    crf = make_crf(4).double()
+    emissions, tags = make_batch(4, 7, 4)
+    parameters = [crf.start_transitions, crf.transitions, crf.end_transitions]
+
+    def loss(emissions: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return crf.loss(emissions, tags.masked_fill(~HOLES, -100), HOLES)
+
+    assert torch.autograd.gradcheck(loss, [emissions.double().requires_grad_(), *parameters])
+
+
+def test_the_loss_can_be_differentiated_once_and_says_so_when_asked_again() -> None:
+    crf = make_crf(4)
+    emissions, tags = make_batch(4, 7, 4)
+    emissions.requires_grad_()
+    weight = torch.ones(4, requires_grad=True)
+    (gradient,) = torch.autograd.grad((crf.loss(emissions, tags, HOLES) * weight).sum(), emissions, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 50])
+def test_the_gradient_is_the_one_that_autograd_finds_for_pytorch_crf_whatever_the_size_of_scores(scale: float) -> None:
+    crf = make_crf(5)
+    for parameter in crf.parameters():
+        parameter.data *= min(scale, 20)
+    reference = torchcrf.CRF(5, batch_first=True).double()
+    reference.load_state_dict(crf.state_dict())
+    emissions, tags = make_batch(4, 9, 5)
+    emissions = (emissions * scale * 100).requires_grad_()
+    mask = prefix_mask([9, 1, 4, 7], 9)
+    crf.loss(emissions, tags, mask).sum().backward()
+    precise = emissions.detach().double().requires_grad_()
+    (-reference(precise, tags, mask)).backward()
+    torch.testing.assert_close(emissions.grad, precise.grad.float(), atol=1e-4, rtol=1e-4)
+    for own, other in zip(crf.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad.float(), atol=1e-4, rtol=1e-4)
+    expected = reference._compute_normalizer(precise.transpose(0, 1), mask.T)
+    torch.testing.assert_close(crf.log_partition(emissions, mask), expected.detach().float(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("forbidden", [-1e4, float("-inf")])
+def test_forbidden_transitions_have_no_probability(forbidden: float) -> None:
+    crf = make_crf(3)
+    crf.transitions.data[:, 2] = crf.start_transitions.data[2] = forbidden
+    emissions, tags = make_batch(2, 5, 3)
+    mask = prefix_mask([5, 2], 5)
+    emissions[..., 2] = 20
+    marginals = crf.marginals(emissions, mask)
+    assert (marginals[..., 2] == 0).all()
+    torch.testing.assert_close(marginals.sum(2), mask.float())
+    assert (crf.decode(emissions, mask) != 2).all()
+    assert crf.span_probability(emissions, mask, [0], [1], [3], [[0, 2]]).tolist() == [0]
+    emissions.requires_grad_()
+    crf.loss(emissions, tags.clamp(max=1), mask).sum().backward()
+    assert all(torch.isfinite(gradient).all() for gradient in (emissions.grad, crf.transitions.grad))
+
+
+@pytest.mark.parametrize("words", range(1, 7))
+def test_of_equally_good_paths_one_is_taken_as_a_whole(words: int) -> None:
+    crf = make_crf(3)
+    for parameter in crf.parameters():
+        parameter.data.zero_()
+    crf.transitions.data[0, 0] = crf.transitions.data[1, 1] = crf.transitions.data[2, 2] = 1
+    path = crf.decode(torch.zeros(1, words, 3), torch.ones(1, words, dtype=torch.bool))[0].tolist()
+    assert len(set(path)) == 1
+
+
+def test_a_model_that_has_diverged_still_decodes() -> None:
+    crf = make_crf(3)
+    emissions = torch.full((2, 4, 3), float("nan"))
+    mask = prefix_mask([4, 2], 4)
+    predictions = crf.decode(emissions, mask)
+    assert ((predictions >= 0) & (predictions < 3))[mask].all()
+    assert crf.loss(emissions, predictions, mask).isnan().all()
+
+
 @every_decoder
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_around_a_decoder_does_not_reach_it(kind: str, dtype: torch.dtype) -> None:
@@ -318,7 +396,7 @@ def test_the_transition_penalty_makes_every_decoded_path_legal_and_changes_no_le
     assert all(after == before for before, after in zip(free, constrained, strict=True) if is_legal(before))
 
 
-def test_torch_compile_gives_the_same_loss_for_every_length_without_compiling_again() -> None:
+def test_torch_compile_takes_all_of_the_loss_for_every_length_without_compiling_again() -> None:
     crf = make_crf(4)
     scale = torch.nn.Parameter(torch.tensor(2.0))
     compilations = []
@@ -330,7 +408,7 @@ def test_torch_compile_gives_the_same_loss_for_every_length_without_compiling_ag
     def loss(emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return crf.loss(emissions * scale, tags, mask).mean()
 
-    compiled = torch.compile(loss, backend=backend)
+    compiled = torch.compile(loss, backend=backend, fullgraph=True)
     counts = []
     for words in (5, 6, 7, 8, 9):
         emissions, tags = make_batch(3, words, 4)
@@ -338,35 +416,65 @@ def test_torch_compile_gives_the_same_loss_for_every_length_without_compiling_ag
         torch.testing.assert_close(compiled(emissions, tags, mask), loss(emissions, tags, mask))
         counts.append(len(compilations))
     assert counts[-1] == counts[1]
-    aot = torch.compile(loss, backend="aot_eager")
+    aot = torch.compile(loss, backend="aot_eager", fullgraph=True)
     aot(emissions, tags, mask).backward()
-    compiled_gradient, scale.grad = scale.grad, None
+    compiled_gradients = [scale.grad, *(parameter.grad for parameter in crf.parameters())]
+    scale.grad = None
+    crf.zero_grad()
     loss(emissions, tags, mask).backward()
-    torch.testing.assert_close(compiled_gradient, scale.grad)
+    torch.testing.assert_close(compiled_gradients, [scale.grad, *(parameter.grad for parameter in crf.parameters())])
 
 
-def test_decoding_exports() -> None:
-    class Decoding(torch.nn.Module):
+@every_decoder
+def test_torch_compile_takes_all_of_decoding_and_marginals(kind: str) -> None:
+    decoder = make_decoder(kind, 4)
+    emissions = make_batch(4, 7, 4)[0]
+
+    def both(emissions: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return decoder.decode(emissions, mask), decoder.marginals(emissions, mask)
+
+    compiled = torch.compile(both, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(emissions, HOLES), both(emissions, HOLES))
+
+
+def test_decoding_and_loss_export_for_every_number_of_posts_and_words() -> None:
+    class Both(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.crf = make_crf(4)
 
-        def forward(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return self.crf.decode(emissions, mask)
+        def forward(
+            self, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.crf.decode(emissions, mask), self.crf.loss(emissions, tags, mask)
 
-    decoder = Decoding()
-    emissions = make_batch(4, 7, 4)[0]
-    exported = torch.export.export(decoder, (emissions, HOLES))
-    flipped = emissions.flip(0), HOLES.flip(0)
-    assert exported.module()(*flipped).equal(decoder(*flipped))
+    module = Both()
+    sizes = {0: torch.export.Dim("posts"), 1: torch.export.Dim("words")}
+    exported = torch.export.export(module, (*make_batch(4, 7, 4), HOLES), dynamic_shapes=(sizes, sizes, sizes))
+    batch = *make_batch(3, 12, 4, seed=1), prefix_mask([12, 0, 5], 12)
+    torch.testing.assert_close(exported.module()(*batch), module(*batch))
+
+
+@pytest.mark.parametrize("name", ["forward_backward", "negative_log_likelihood", "viterbi"])
+def test_what_the_operators_say_of_themselves_is_true(name: str) -> None:
+    crf = make_crf(4)
+    emissions, tags = make_batch(4, 7, 4)
+    scores = crf.start_transitions, crf.transitions, crf.end_transitions
+    if name == "negative_log_likelihood":
+        arguments = emissions.requires_grad_(), tags, HOLES, *scores
+    else:
+        arguments = emissions, HOLES, *(score.detach() for score in scores)
+    checks = ["test_schema", "test_faketensor", "test_aot_dispatch_dynamic"]
+    result = torch.library.opcheck(getattr(decoders, name), arguments, test_utils=checks)
+    assert set(result.values()) == {"SUCCESS"}
 
 
 def test_wrong_shapes_get_a_clear_error() -> None:
     crf = make_crf(4)
     emissions, tags = make_batch(2, 3, 4)
-    with pytest.raises(ValueError, match="first two dimensions of emissions and tags must match"):
+    with pytest.raises(ValueError, match=r"tags \(2, 2\) of the words do not fit emissions \(2, 3, 4\)"):
         crf(emissions, tags[:, :2], prefix_mask([3, 2], 3))
-    with pytest.raises(ValueError, match="expected last dimension of emissions is 4, got 3"):
+    with pytest.raises(ValueError, match=r"Emissions \(2, 3, 3\): give \[posts, words, 4 labels\]"):
         crf.decode(emissions[..., :3], prefix_mask([3, 2], 3))
-    with pytest.raises(ValueError, match="mask"):
+    with pytest.raises(ValueError, match=r"mask \(2, 2\) of the words do not fit"):
         crf.decode(emissions, prefix_mask([2, 2], 2))
