@@ -7,6 +7,7 @@ from modeling_umgf.split_counts import count_split
 
 from .checks.twitter_releases import RELEASES, check_release, label_version
 from .reading.bad_input import BadInput, run_command
+from .reading.naming import add_naming, naming
 from .reading.picture_check import describe
 from .reading.splits import FILE_FORMATS, read_splits
 from .writing.dataset_folder import check_output_dir, write_dataset
@@ -31,6 +32,7 @@ def main() -> None:
         captions_file=arguments.captions,
         types=arguments.types,
         bio_repair=arguments.bio_repair,
+        **naming(arguments),
     )
     counts = {name: count_split(split) for name, split in splits.items()}
     if arguments.release:
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     posts.add_argument("--dataset_config", metavar="NAME", help="configuration of that dataset, where it has several")
     posts.add_argument("--image_dir", metavar="FOLDER", help="pictures <id>.jpg; default: no pictures from a folder")
     posts.add_argument("--captions", metavar="FILE", help="lines '<id>.jpg :caption'")
+    add_naming(posts)
     labels = parser.add_argument_group("labels")
     labels.add_argument("--types", nargs="+", help="entity types in the order of the labels; default: those found")
     labels.add_argument("--bio_repair", action="store_true", help="turn I- tags that continue nothing into B-")

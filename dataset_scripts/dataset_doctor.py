@@ -26,6 +26,7 @@ from .checks.oddities import (
 from .checks.twitter2017c import twitter2017c
 from .checks.twitter_releases import label_version
 from .reading.bad_input import BadInput, run_command
+from .reading.naming import add_naming, naming
 from .reading.splits import FILE_FORMATS, load_splits, read_splits
 from .reading.text_files import read_id_list
 from .writing.dataset_folder import check_output_dir, write_dataset
@@ -76,7 +77,11 @@ def main() -> None:
         check_output_dir(arguments.twitter2017c)
     tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer) if arguments.tokenizer else None
     splits, outcomes = read_splits(
-        _source(arguments.source), file_format=arguments.format, image_dir=arguments.image_dir, unique_ids=False
+        _source(arguments.source),
+        file_format=arguments.format,
+        image_dir=arguments.image_dir,
+        unique_ids=False,
+        **naming(arguments),
     )
     prints = {}
     tiny = {}
@@ -167,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "source", nargs="+", help="a dataset (folder or Hub id), or files: train.txt valid.txt test=x.txt"
     )
     parser.add_argument("--format", choices=FILE_FORMATS, help="of the files; default: found out")
+    add_naming(parser)
     parser.add_argument("--image_dir", metavar="FOLDER", help="pictures of the files, <id>.jpg")
     parser.add_argument("--tiny", type=int, default=32, metavar="PIXELS", help="shorter sides are tiny (default 32)")
     parser.add_argument("--tokenizer", help="find the words that this tokenizer has no pieces for")

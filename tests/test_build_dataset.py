@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict, Image, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, load_dataset
 from huggingface_hub import DatasetCard
 from PIL import Image as PILImage
 
@@ -196,13 +196,66 @@ def test_any_dataset_with_the_columns_is_conformed(posts, tmp_path, photo, caplo
         load_splits(str(tmp_path / "out"), image_dir=tmp_path)
 
 
+def test_a_dataset_with_other_names_schemes_and_numbers_gives_the_same_rows(tmp_path):
+    """Columns of other names, labels in BIOES, numbers without names, and texts with spans."""
+    names = ["O", "S-PER", "B-LOC", "I-LOC", "E-LOC"]
+    bioes = Features({"words": List(Value("string")), "labels": List(ClassLabel(names=names))})
+    words = [["Ann", "in", "New", "York"]]
+    spans = [[{"start": 0, "end": 3, "type": "PER"}, {"start": 7, "end": 15, "type": "LOC"}]]
+    for folder, own, settings in (
+        ("named", Dataset.from_dict({"words": words, "labels": [[1, 0, 2, 4]]}, bioes), {}),
+        (
+            "numbers",
+            Dataset.from_dict({"w": words, "ner": [[1, 0, 2, 4]]}),
+            {"columns": {"tokens": "w"}, "tag_names": names},
+        ),
+        (
+            "text",
+            Dataset.from_dict({"text": ["Ann in New York"], "entities": spans, "tokens": [None]}),
+            {"types": ["PER", "LOC"]},
+        ),
+    ):
+        (tmp_path / folder).mkdir()
+        own.to_parquet(tmp_path / folder / "train.parquet")
+        split = load_splits(str(tmp_path / folder), **settings)["train"]
+        assert split.features["ner_tags"].feature.names == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+        assert split["tokens"][:] == words
+        assert split["ner_tags"][:] == [[1, 0, 3, 4]]
+
+
+def test_a_picture_column_of_another_name_is_the_picture(tmp_path, photo):
+    photo.save(tmp_path / "p.png")
+    own = Dataset.from_dict({"tokens": [["Ann"]], "tags": [["B-PER"]], "photo": [str(tmp_path / "p.png")]})
+    own.cast_column("photo", Image()).to_parquet(tmp_path / "train.parquet")
+    (row,) = load_splits(str(tmp_path), columns={"image": "photo"})["train"]
+    assert row["image"].size == (60, 40)
+
+
+def test_the_command_takes_names_of_columns_and_of_tags(tmp_path, monkeypatch):
+    (tmp_path / "train.csv").write_text("Satz,Wort,Name\n1,Anna,1\n,singt,0\n")
+    naming = ["--columns", "word=Wort", "tag=Name", "id=Satz", "--tag_names", "O", "B-Work of art", "I-Work of art"]
+    run_main(monkeypatch, "--train", tmp_path / "train.csv", *naming, "--output_dir", tmp_path / "out")
+    (row,) = reload(tmp_path / "out", tmp_path)["train"]
+    assert (row["id"], row["tokens"], row["ner_tags"]) == ("1", ["Anna", "singt"], [1, 0])
+    with pytest.raises(BadInput, match="--columns takes FIELD=NAME, such as tokens=words, not 'Wort'"):
+        run_main(monkeypatch, "--train", tmp_path / "train.csv", "--columns", "Wort", "--output_dir", tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"tokens": [["a"], ["b", "c"]], "ner_tags": [["O"], ["O"]]}, "row 1: 2 words but 1 tags"),
         ({"tokens": [["a"]], "ner_tags": [["PERSON"]]}, "row 0: unknown tag 'PERSON'"),
-        ({"tokens": [["a"]], "ner_tags": [[0]]}, "tags must be a list of strings"),
-        ({"tokens": [["a"]]}, "split train: has no column ner_tags"),
+        ({"tokens": [["a"]], "ner_tags": [[0]]}, "row 0: the tag is the number 0; name the tags"),
+        ({"tokens": [["a"]]}, "row 0: a post needs tokens and tags"),
+        (
+            {"tokens": [["a"], None], "ner_tags": [["B-X"], ["O"]]},
+            "row 1: a post needs tokens and tags.*found ner_tags",
+        ),
+        ({"tokens": [["a"], ["b"]], "ner_tags": [["B-X"], None]}, "row 1: a post needs tokens and tags.*found tokens"),
+        ({"tokens": [["a", None]], "ner_tags": [["B-X", "O"]]}, "row 0: tokens must be a list of strings"),
+        ({"tokens": [["a", "b"]], "ner_tags": [["B-X", None]]}, "row 0: tags must be a list of strings"),
+        ({"tokens": [["a"]], "ner_tags": [["O"]]}, "the training data have no entity, every tag is O"),
         ({"id": [1, 1], "tokens": [["a"]] * 2, "ner_tags": [["B-X"]] * 2}, "row 1: the id 1 was used before"),
         ({"tokens": [["a"]], "ner_tags": [["B-X"]], "caption": [[1]]}, "row 0: caption must be a string"),
         ({"tokens": [["a"]], "ner_tags": [["B-X"]], "object_features": ["x"]}, "a column has the wrong type"),

@@ -85,7 +85,8 @@ def test_orphans_stay_unless_repair_is_asked_for(write, caplog):
     ("text", "line", "message"),
     [
         ("IMGID:1\na\tO\nb O\n", 3, "expected word<TAB>tag, found 1 columns"),
-        ("IMGID:1\na\tO\tx\n", 2, "found 3 columns"),
+        ("IMGID:1\na\tO\nb\tO\tx\n", 3, "expected word<TAB>tag, found 3 columns"),
+        ("a NN O\nb O\n", 2, "expected 3 columns as above, found 2 columns"),
         ("IMGID:1\na\tPER\n", 2, "unknown tag 'PER'"),
         ("IMGID:1\na\tO\nb\tX-PER\n", 3, "unknown tag 'X-PER'"),
         ("IMGID:1\na\tB-\n", 2, "unknown tag 'B-'"),
@@ -97,7 +98,6 @@ def test_orphans_stay_unless_repair_is_asked_for(write, caplog):
         ("IMGID:\na\tO\n", 1, "without an id"),
         ("IMGID:1\na\tO\n\nb\tO\n", 4, "no IMGID"),
         ("a\tO\n\nIMGID:1\nb\tO\n", 3, "the posts before have none"),
-        ("IMGID:1\na\tO\r\n", 2, "Windows line end"),
         (b"IMGID:1\nok\tO\n\xff\tO\n", 3, "not UTF-8"),
         ("IMGID:1\na\tB-GPE\n", 2, "unknown label B-GPE; the types are PER, LOC"),
     ],
@@ -175,6 +175,13 @@ def test_left_out_fields_are_counted(write, caplog):
     assert "left out the fields lang (3 posts)" in caplog.text
 
 
+def test_features_of_two_widths_are_named_with_both_places(write):
+    post = {"tokens": ["a"], "tags": ["O"]}
+    widths = [{**post, "object_features": [[0.0] * width]} for width in (4, 4, 3)]
+    with pytest.raises(BadInput, match=r":3: object_features of two widths: 4 \(first at .*:1\) and 3"):
+        read_jsonl(write(jsonl(*widths)))
+
+
 OBJECT = {"box": [0, 1, 5, 9], "phrase": {"start": 0, "end": 1}}
 
 
@@ -191,11 +198,18 @@ def test_objects_are_kept_and_filled_up(write):
     [
         ({"tokens": ["a", "b"], "tags": ["O"]}, "2 words but 1 tags"),
         ({"tokens": ["a"], "tags": ["PER"]}, "unknown tag 'PER'"),
-        ({"tokens": ["a"], "tags": [1]}, "tags must be a list of strings"),
+        ({"tokens": ["a"], "tags": [1]}, "the tag is the number 1; name the tags in their order: --tag_names"),
+        ({"tokens": ["a"], "tags": [True]}, "tags must be a list of strings or of numbers"),
+        ({"tokens": ["a", None], "tags": ["O", "O"]}, "tokens must be a list of strings"),
+        ({"tokens": ["a"], "tags": [None]}, "tags must be a list of strings"),
+        ({"tokens": None, "tags": ["O"]}, "needs tokens and tags, or text and spans; found tags"),
+        ({"post": "Anna", "names": []}, "found post, names; where they have other names, give these: --columns"),
         ({"tokens": "a", "tags": ["O"]}, "tokens must be a list of strings"),
         ({"tokens": [], "tags": []}, "no words"),
         ({"tokens": ["a"]}, "needs tokens and tags, or text and spans; found tokens"),
         ({"tokens": ["a"], "tags": ["O"], "labels": ["O"]}, "tags are given under two names"),
+        ({"tokens": ["a"], "spans": [[0, 2, "PER"]]}, "span 0..2 doesn't lie inside the post of 1 words"),
+        ({"tokens": ["b"], "text": "a", "spans": [[0, 1, "PER"]]}, "the text doesn't hold the word 'b'"),
         ({"text": "ab", "spans": [[0, 3, "PER"]]}, "span 0..3 doesn't lie inside the text of 2 characters"),
         ({"text": "ab", "spans": [[-1, 1, "PER"]]}, "doesn't lie inside"),
         ({"text": "ab", "spans": [[1, 1, "PER"]]}, "doesn't lie inside"),
@@ -207,6 +221,15 @@ def test_objects_are_kept_and_filled_up(write):
         ({"tokens": ["a"], "tags": ["O"], "noun_phrases": [{"start": 0, "end": 2}]}, "phrase 0..2 doesn't lie inside"),
         ({"tokens": ["a"], "tags": ["O"], "objects": [{"box": [5, 5, 5, 9]}]}, "box .* is not"),
         ({"tokens": ["a"], "tags": ["O"], "objects": [{"query": "a"}]}, "'box' is missing"),
+        ({"tokens": ["a"], "tags": ["O"], "objects": [{"box": [0, 0, float("nan"), 9]}]}, "box .* is not"),
+        ({"tokens": ["a"], "tags": ["O"], "objects": [{"box": [0, None, 5, 9]}]}, "noun_phrases or objects"),
+        ({"tokens": ["a"], "tags": ["O"], "objects": [None]}, "noun_phrases or objects"),
+        (
+            {"tokens": ["a"], "tags": ["O"], "objects": [{"box": [0, 0, 5, 9], "phrase": {"start": 1, "end": 0}}]},
+            "phrase 1..0 doesn't lie inside the 1 words",
+        ),
+        ({"tokens": ["a"], "tags": ["O"], "object_features": [[1.0], [1.0, 2.0]]}, "not rows of numbers"),
+        ({"tokens": ["a"], "tags": ["O"], "object_features": [[float("inf")]]}, "rows of finite numbers"),
         ({"tokens": ["a"], "tags": ["O"], "objects": 3}, "noun_phrases or objects"),
         ({"tokens": ["a"], "tags": ["O"], "image": 3}, "image must be a path"),
         ({"tokens": ["a"], "tags": ["O"], "object_labels": [1]}, "object_labels must be a list of strings"),
@@ -231,6 +254,179 @@ def test_ids_are_the_last_column_of_a_list_and_comments_are_none(write):
     assert read_id_list(write("# blank pictures\ntrain\t16_1\n17_2\n\n")) == {"16_1", "17_2"}
     with pytest.raises(BadInput, match="absent: can't be read"):
         read_id_list("absent")
+
+
+# ------------------------------------------------------------------------------ the same posts, as others write them
+
+WORDS = [["Anna", "Smith", "sang", "Work"], ["in", "Rome", "!"]]
+TAGS = [["B-PER", "I-PER", "O", "B-Work of art"], ["O", "B-LOC", "O"]]
+BIOES = [["B-PER", "E-PER", "O", "S-Work of art"], ["O", "S-LOC", "O"]]
+BIOUL = [["B-PER", "L-PER", "O", "U-Work of art"], ["O", "U-LOC", "O"]]
+NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-Work of art", "I-Work of art"]
+NUMBERS = [[NAMES.index(tag) for tag in tags] for tags in TAGS]
+NUMBER_TEXTS = [" ".join(map(str, own)) for own in NUMBERS]
+TEXTS = ["Anna Smith sang Work", "in Rome!"]
+SPANS = [[(0, 10, "PER"), (16, 20, "Work of art")], [(3, 7, "LOC")]]
+WORD_SPANS = [[(0, 2, "PER"), (3, 4, "Work of art")], [(1, 2, "LOC")]]
+
+
+def conll(tags=TAGS, separator="\t", end="\n", between=""):
+    blocks = []
+    for words, own in zip(WORDS, tags, strict=True):
+        blocks.append("".join(f"{word}{separator}{between}{tag}{end}" for word, tag in zip(words, own, strict=True)))
+    return end[-2 if end.endswith("\r\n") else -1 :].join(blocks)
+
+
+def posts(**fields):
+    """One record a post, of fields that hold a value a post."""
+    return [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
+
+
+def spans(all_spans, start="start", end="end", label="label", wrap=lambda value: value):
+    return [[{start: first, end: last, label: wrap(kind)} for first, last, kind in own] for own in all_spans]
+
+
+def word_rows(tags=TAGS, separator=",", header="Sentence #,Word,POS,Tag"):
+    lines = [header.replace(",", separator)]
+    for number, (words, own) in enumerate(zip(WORDS, tags, strict=True)):
+        for i, (word, tag) in enumerate(zip(words, own, strict=True)):
+            lines.append(separator.join([f"Sentence: {number}" if i == 0 else "", word, "NN", str(tag)]))
+    return "\r\n".join(lines) + "\r\n"
+
+
+def quoted(values):
+    return '"' + str(values).replace('"', '""') + '"'
+
+
+def post_rows(header, *columns):
+    return "\n".join([header, *(",".join(map(quoted, row)) for row in zip(*columns, strict=True))])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        ("posts.txt", conll(), {}),
+        ("posts.txt", conll(end="\r\n"), {}),
+        ("posts.txt", conll(BIOES), {}),
+        ("posts.txt", conll(BIOUL, end="\r\n"), {}),
+        ("posts.txt", conll(NUMBERS), {"tag_names": NAMES}),
+        ("posts.txt", conll(NUMBERS, separator="  "), {"tag_names": NAMES}),
+        ("posts.txt", "-DOCSTART-\t-X-\tO\n\n" + conll(between="NN\t"), {}),
+        ("posts.txt", conll(separator="\tNN\t", end="\t_\n"), {"columns": {"tags": "3"}}),
+        ("posts.jsonl", jsonl(*posts(tokens=WORDS, tags=TAGS)), {}),
+        ("posts.jsonl", jsonl(*posts(tokens=WORDS, tags=TAGS)).replace("\n", "\r\n"), {}),
+        ("posts.json", json.dumps(posts(tokens=WORDS, tags=TAGS), indent=1), {}),
+        ("posts.jsonl", jsonl(*posts(words=WORDS, labels=TAGS)), {}),
+        ("posts.jsonl", jsonl(*posts(tokens=WORDS, ner=BIOUL)), {}),
+        ("posts.jsonl", jsonl(*posts(tokens=WORDS, ner_tags=NUMBERS)), {"tag_names": NAMES}),
+        ("posts.jsonl", jsonl(*posts(w=WORDS, t=TAGS, tags=NUMBERS)), {"columns": {"tokens": "w", "tags": "t"}}),
+        ("posts.jsonl", jsonl(*posts(text=TEXTS, spans=SPANS)), {}),
+        ("posts.jsonl", jsonl(*posts(sentence=TEXTS, entities=spans(SPANS, label="entity_group"))), {}),
+        ("posts.jsonl", jsonl(*posts(text=TEXTS, labels=SPANS)), {}),
+        ("posts.jsonl", jsonl(*posts(text=TEXTS, label=spans(SPANS, label="labels", wrap=lambda kind: [kind]))), {}),
+        ("posts.jsonl", jsonl(*posts(text=TEXTS, entities=spans(SPANS, "start_offset", "end_offset"))), {}),
+        ("posts.jsonl", jsonl(*posts(text=TEXTS, tokens=WORDS, entities=SPANS)), {}),
+        ("posts.jsonl", jsonl(*posts(tokens=WORDS, entities=spans(WORD_SPANS, label="type"))), {}),
+        ("posts.jsonl", jsonl(*posts(text=map(" ".join, WORDS), spans=WORD_SPANS)), {"offsets": "words"}),
+        ("posts.jsonl", jsonl(*posts(text=TEXTS, tokens=WORDS, spans=WORD_SPANS)), {"offsets": "words"}),
+        ("posts.csv", word_rows(), {}),
+        ("posts.csv", "\ufeff" + word_rows(BIOES, separator=";"), {}),
+        ("posts.csv", word_rows(NUMBERS, separator="\t"), {"tag_names": NAMES}),
+        (
+            "posts.csv",
+            word_rows(header="Satz,Wort,Art,Name"),
+            {"columns": {"word": "Wort", "tag": "Name", "id": "Satz"}},
+        ),
+        ("posts.csv", "word,tag\n" + conll(separator=","), {}),
+        ("posts.csv", post_rows("text,spans", TEXTS, map(json.dumps, SPANS)), {}),
+        ("posts.csv", post_rows("Sentence,Entities", TEXTS, spans(SPANS)), {}),  # as Python writes lists
+        ("posts.csv", post_rows("tokens,ner_tags", map(json.dumps, WORDS), map(json.dumps, TAGS)), {}),
+        ("posts.csv", post_rows("words,tags", WORDS, NUMBERS), {"tag_names": NAMES}),
+        ("posts.csv", post_rows("words,tags", map(" ".join, WORDS), NUMBER_TEXTS), {"tag_names": NAMES}),
+    ],
+)
+def test_however_posts_are_written_the_rows_are_the_same(write, name, content, settings):
+    rows = read_posts(write(content, name), **settings)
+    assert [row["tokens"] for row in rows] == WORDS
+    assert [row["tags"] for row in rows] == TAGS
+
+
+def test_a_blank_separates_only_where_no_tab_does_and_no_other_space_ever(write):
+    assert read_conll(write("a\u00a0b O\nc  B-PER \n \nd O\n"))[0]["tokens"] == ["a\u00a0b", "c"]
+    assert read_conll(write("a b\tO\n"))[0]["tokens"] == ["a b"]
+
+
+def test_tags_of_another_scheme_are_counted_in_the_log(write, caplog):
+    with caplog.at_level(logging.INFO):
+        read_conll(write(conll(BIOES)))
+    assert "tags of another scheme are read as BIO: 1 E- as I-, 2 S- as B-" in caplog.text
+
+
+def test_which_of_several_columns_are_read_and_what_is_no_post_is_said(write, caplog):
+    with caplog.at_level(logging.INFO):
+        read_conll(write("-DOCSTART- -X- O\n\na NN O\n"))
+    assert "of 3 columns the first is read as words and the last as tags" in caplog.text
+    assert "left out 1 blocks -DOCSTART-" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "message"),
+    [
+        ("p.txt", conll(NUMBERS), {"tag_names": NAMES[:3]}, "p.txt:4: there is no tag 5 among the 3 names"),
+        ("p.txt", conll(), {"columns": {"tags": "3"}}, "no column 3 for tags; give its number, 1 to 2"),
+        ("p.txt", conll(), {"columns": {"text": "1"}}, "CoNLL has columns of tokens and tags, not text"),
+        ("p.txt", conll(), {"offsets": "words"}, "have no spans whose offsets could count"),
+        (
+            "p.jsonl",
+            jsonl(*posts(tokens=WORDS, tags=TAGS)),
+            {"columns": {"tags": "t"}},
+            "p.jsonl:1: has no 't'.*named for tags",
+        ),
+        ("p.jsonl", jsonl(*posts(tokens=WORDS, tags=TAGS)), {"columns": {"tag": "tags"}}, "--columns names id, tokens"),
+        ("p.jsonl", jsonl(*posts(tokens=WORDS, spans=SPANS)), {"offsets": "characters"}, "need the text"),
+        ("p.jsonl", jsonl(*posts(text=TEXTS, spans=SPANS)), {"offsets": "bytes"}, "characters or words, not 'bytes'"),
+        ("p.json", "[1]", {}, "post 1: expected a JSON object"),
+        ("p.json", "[{}", {}, "begins as a JSON list, but is none"),
+        ("p.csv", "text,spans\nAnna\n", {}, "p.csv:2: 1 cells under 2 names"),
+        ("p.csv", 'text,spans\nAnna,"[1"\n', {}, "p.csv:2: the cell of spans is not a list"),
+        (
+            "p.csv",
+            "tokens,tags\n['Anna' 'b'],['O' 'O']\n",
+            {},
+            "p.csv:2: the cell of tokens is not a list.*write it as JSON",
+        ),
+        (
+            "p.csv",
+            "text,label\nAnna,good\n",
+            {},
+            "p.csv:2: a post needs tokens and tags, or text and spans; found text, label",
+        ),
+        (
+            "p.csv",
+            word_rows(),
+            {"columns": {"word": "Wort"}},
+            "has no column 'wort'; it has sentence #, word, pos, tag",
+        ),
+        ("p.csv", 'word,tag\n"a"b,O\n', {}, "p.csv:2: not CSV"),
+        ("p.csv", "word,tag\nAnna,PER\n", {}, "p.csv:2: unknown tag 'PER'"),
+    ],
+)
+def test_what_cannot_be_read_so_names_the_place_and_the_way_out(write, name, content, settings, message):
+    with pytest.raises(BadInput, match=message) as error:
+        read_posts(write(content, name), **settings)
+    assert "\n" not in str(error.value)
+
+
+def test_tags_win_over_spans_and_it_is_said_once(write, caplog):
+    (row,) = read_jsonl(write(jsonl({"tokens": ["Anna"], "tags": ["B-PER"], "entities": [], "lang": "en"})))
+    assert row["tags"] == ["B-PER"]
+    assert "left out the fields spans (1 posts), lang (1 posts)" in caplog.text
+
+
+def test_names_of_numbers_are_the_labels_in_their_order(write):
+    splits = load_splits({"train": write(conll(NUMBERS))}, tag_names=NAMES)
+    assert splits["train"].features["ner_tags"].feature.names == NAMES
+    assert splits["train"]["ner_tags"][:] == NUMBERS
 
 
 # ------------------------------------------------------------------------------------------------------------ splits

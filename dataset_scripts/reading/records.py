@@ -1,32 +1,37 @@
-"""Posts as records, of JSON lines or of a dataset: words and tags, or a text and character spans."""
+"""Posts as records, of JSON lines, CSV or a dataset: words and tags, or a text and spans."""
 
 import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from modeling_umgf.labels import spans_to_tags
 from modeling_umgf.text_splitting import split_post
 
 from ..columns.contract import COLUMNS
 from .bad_input import BadInput
+from .field_names import span_parts, with_usual_names
 from .tag_reader import IdRegister, TagReader
-from .text_files import numbered_lines
+from .text_files import numbered_lines, read_text
 
 logger = logging.getLogger(__name__)
 
-_OTHER_NAMES = {"words": "tokens", "ner_tags": "tags", "labels": "tags", "entities": "spans"}
-_KEPT = [name for name in COLUMNS if name not in ("id", "tokens", "ner_tags")]  # as they are
+OFFSETS = ("characters", "words")
+
+_KEPT = [name for name in COLUMNS if name not in ("id", "tokens", "ner_tags", "image")]  # as they are
 
 
-def read_jsonl(path: str | Path, **options) -> list[dict]:
-    """Read one JSON object per line, as `read_records` describes it; `image` is a path.
+def read_jsonl(path: str | Path, **settings: Any) -> list[dict]:
+    """Read one JSON object per line, or one list of objects, as `read_records` describes it; `image` is a path.
 
     Args:
         path: the file, UTF-8.
-        options: as for `read_records`.
+        settings: as for `read_records`.
 
     Returns:
         One dict per post: `id`, `tokens`, `tags` (strings) and the optional columns it has.
@@ -34,35 +39,35 @@ def read_jsonl(path: str | Path, **options) -> list[dict]:
     Raises:
         BadInput: A line doesn't follow this format; the message has its number.
     """
-
-    def records() -> Iterator[tuple[str, dict]]:
-        for number, line in numbered_lines(path):
-            if line.strip():
-                yield f"{path}:{number}", _json_object(line, f"{path}:{number}")
-
-    return read_records(records(), path, **options)
+    is_list = read_text(path).lstrip().startswith("[")
+    return read_records(_json_list(path) if is_list else _json_lines(path), path, **settings)
 
 
 def read_records(
     records: Iterable[tuple[str, dict]],
     source: str | Path,
     *,
-    types: Collection[str] | None = None,
-    bio_repair: bool = False,
+    columns: Mapping[str, str] | None = None,
+    offsets: str | None = None,
     unique_ids: bool = True,
+    **tag_settings: Any,
 ) -> list[dict]:
-    """Check records with `tokens` and `tags`, or with `text` and character `spans`.
+    """Check records with `tokens` and `tags`, or with `text` or `tokens` and `spans`.
 
-    `spans` holds {"start", "end", "label"} or [start, end, label], half open, in characters of `text`; `text` is split
-    by `modeling_umgf.text_splitting`, and a span that cuts a word is widened to the whole word (counted and logged).
-    Also understood: `words` for `tokens`, `ner_tags` or `labels` for `tags`, `entities` for `spans`, `type` for
-    `label`. `id` (else `<source>-<n>`), `image` and the optional columns of a dataset are kept; other fields are left
-    out (counted and logged).
+    `spans` holds {"start", "end", "label"} or [start, end, label], half open. They count characters where there is a
+    `text`, else words. A `text` without `tokens` is split by `modeling_umgf.text_splitting`; a span that cuts a word is
+    widened to the whole word (counted and logged). The usual other names are understood: `words`; `ner_tags`, `labels`,
+    `ner`; `sentence`, `tweet`; `entities`; in spans `type`, `entity_group`, `start_offset`, ... `id` (else
+    `<source>-<n>`), `image` and the optional columns of a dataset are kept; other fields are left out (counted and
+    logged).
 
     Args:
         records: (place for error messages, record).
         source: file or dataset the records come from.
-        types, bio_repair, unique_ids: as for `read_conll`.
+        columns: names of fields that are called otherwise, {"tokens": "Wort", "tags": "Etikett"}.
+        offsets: what spans count, "characters" or "words" (of a `text` alone: what stands between blanks).
+        unique_ids: refuse an id that was used before.
+        tag_settings: `types`, `bio_repair` and `tag_names` of `TagReader`.
 
     Returns:
         One dict per post: `id`, `tokens`, `tags` (strings) and the kept fields it has.
@@ -70,32 +75,46 @@ def read_records(
     Raises:
         BadInput: A record is wrong; the message has its place.
     """
-    tags = TagReader(types, bio_repair)
+    if offsets not in (None, *OFFSETS):
+        raise BadInput(f"spans count {' or '.join(OFFSETS)}, not {offsets!r}")
+    tags = TagReader(**tag_settings)
     ids = IdRegister(unique_ids)
     rows = []
     left_out = Counter()
     widened = []
+    widths = {}  # of object_features, each with its first place
     for where, record in records:
-        record = _with_usual_names(record, where)
-        if "tokens" in record and "tags" in record:
-            words = _strings(record["tokens"], "tokens", where)
-            checked = [tags.read(tag, where) for tag in _strings(record["tags"], "tags", where)]
-        elif "text" in record and "spans" in record:
-            words, checked, cut_words = _split_text(record["text"], record["spans"], where, tags)
+        post, others = with_usual_names(record, columns or {}, where)
+        if "tokens" in post and "tags" in post:
+            words = _strings(post["tokens"], "tokens", where)
+            checked = [tags.read(tag, where) for tag in _tags(post["tags"], where)]
+            left_out.update({"spans"} & set(post))
+        elif "spans" in post and ("tokens" in post or "text" in post):
+            words, checked, cut_words = _tag_spans(post, offsets, where, tags)
             widened += [where] * cut_words
+            left_out.update({"tags"} & set(post))
         else:
-            found = ", ".join(record) or "nothing"
-            raise BadInput(f"{where}: a post needs tokens and tags, or text and spans; found {found}")
+            found = ", ".join(name for name in record if record[name] is not None) or "nothing"
+            raise BadInput(
+                f"{where}: a post needs tokens and tags, or text and spans; found {found}; where they have other "
+                "names, give these: --columns tokens=… tags=…"
+            )
         if len(words) != len(checked):
             raise BadInput(f"{where}: {len(words)} words but {len(checked)} tags")
         if not words:
             raise BadInput(f"{where}: the post has no words")
-        name = record.get("id")
-        name = f"{Path(source).stem}-{len(rows)}" if name is None else str(name)
+        name = str(post.get("id", f"{Path(source).stem}-{len(rows)}"))
         ids.claim(name, where)
-        kept = {key: record[key] for key in _KEPT if key in record}
+        kept = {key: others[key] for key in _KEPT if key in others}
+        left_out.update(set(others) - set(kept))
+        if "image" in post:
+            kept["image"] = post["image"]
         _check_annotations(kept, len(words), where)
-        left_out.update(set(record) - set(kept) - {"id", "tokens", "tags", "text", "spans"})
+        if kept.get("object_features"):
+            widths.setdefault(len(kept["object_features"][0]), where)
+        if len(widths) > 1:
+            found = " and ".join(f"{width} (first at {place})" for width, place in widths.items())
+            raise BadInput(f"{where}: object_features of two widths: {found}")
         rows.append({"id": name, "tokens": words, "tags": tags.repair(checked), **kept})
     if not rows:
         raise BadInput(f"{source}: no posts in it")
@@ -108,25 +127,33 @@ def read_records(
     return rows
 
 
+def _json_lines(path: str | Path) -> Iterator[tuple[str, dict]]:
+    for number, line in numbered_lines(path):
+        if line.strip():
+            yield f"{path}:{number}", _json_object(line, f"{path}:{number}")
+
+
+def _json_list(path: str | Path) -> Iterator[tuple[str, dict]]:
+    try:
+        records = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: begins as a JSON list, but is none ({error})") from error
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise BadInput(f"{path}, post {number}: expected a JSON object {{...}}, found {str(record)[:40]!r}")
+        yield f"{path}, post {number}", record
+
+
 def _json_object(line: str, where: str) -> dict:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise BadInput(f"{where}: not JSON ({error.msg} at character {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where}: not JSON ({error})") from error
     if not isinstance(record, dict):
         raise BadInput(f"{where}: expected a JSON object {{...}}, found {line[:40]!r}")
     return record
-
-
-def _with_usual_names(record: dict, where: str) -> dict:
-    """The record, with the first of the names that a field may have."""
-    renamed = {}
-    for key, value in record.items():
-        name = _OTHER_NAMES.get(key, key)
-        if name in renamed:
-            raise BadInput(f"{where}: {name} are given under two names ({', '.join(record)})")
-        renamed[name] = value
-    return renamed
 
 
 def _strings(values: object, key: str, where: str) -> list[str]:
@@ -135,46 +162,70 @@ def _strings(values: object, key: str, where: str) -> list[str]:
     return values
 
 
-def _split_text(text: str, spans: list, where: str, tags: TagReader) -> tuple[list[str], list[str], int]:
-    """Words of `text`, their tags by `spans`, and how many spans were widened to whole words."""
-    if not isinstance(text, str) or not isinstance(spans, list):
+def _tags(values: object, where: str) -> list[str | int]:
+    if not isinstance(values, list) or not all(type(value) in (str, int) for value in values):
+        raise BadInput(f"{where}: tags must be a list of strings or of numbers, found {str(values)[:60]}")
+    return values
+
+
+def _tag_spans(post: dict, offsets: str | None, where: str, tags: TagReader) -> tuple[list[str], list[str], int]:
+    """Words of a post, their tags by its spans, and how many spans were widened to whole words."""
+    if not isinstance(post.get("text", ""), str) or not isinstance(post["spans"], list):
         raise BadInput(f"{where}: text must be a string and spans a list")
-    words = split_post(text)
+    offsets = offsets or ("characters" if "text" in post else "words")
+    places = _places(post, offsets, where)
+    text = post.get("text", "")
+    unit = f"text of {len(text)} characters" if offsets == "characters" else f"post of {len(places)} words"
+    length = len(text) if offsets == "characters" else len(places)
     word_spans = []
     widened = 0
-    for span in spans:
-        start, end, entity_type = _span_fields(span, where)
-        if not 0 <= start < end <= len(text):
-            raise BadInput(f"{where}: the span {start}..{end} doesn't lie inside the text of {len(text)} characters")
-        inside = [i for i, (_, word_start, word_end) in enumerate(words) if word_start < end and start < word_end]
-        if not inside:
-            raise BadInput(f"{where}: the span {start}..{end} holds no word")
-        first = inside[0]
-        last = inside[-1]
-        widened += words[first][1] < start or end < words[last][2]
-        tags.read(f"B-{entity_type}", where)
-        word_spans.append((first, last + 1, entity_type))
+    for span in post["spans"]:
+        start, end, entity_type = span_parts(span, where)
+        if not 0 <= start < end <= length:
+            raise BadInput(f"{where}: the span {start}..{end} doesn't lie inside the {unit}")
+        first, after = start, end
+        if offsets == "characters":
+            inside = [i for i, (_, word_start, word_end) in enumerate(places) if word_start < end and start < word_end]
+            if not inside:
+                raise BadInput(f"{where}: the span {start}..{end} holds no word")
+            first, after = inside[0], inside[-1] + 1
+            widened += places[first][1] < start or end < places[after - 1][2]
+        tag = tags.read(f"B-{entity_type}", where)
+        word_spans.append((first, after, tag[2:]))
+    words = [word for word, _, _ in places]
     try:
-        return [word for word, _, _ in words], spans_to_tags(word_spans, len(words)), widened
+        return words, spans_to_tags(word_spans, len(words)), widened
     except ValueError as error:
         raise BadInput(f"{where}: two spans share a word ({error})") from error
 
 
-def _span_fields(span: dict | list, where: str) -> tuple[int, int, str]:
-    fields = span
-    if isinstance(span, dict):
-        fields = [span.get("start"), span.get("end"), span.get("label", span.get("type"))]
-    if isinstance(fields, list) and [type(field) for field in fields] == [int, int, str]:
-        return tuple(fields)
-    raise BadInput(f"{where}: a span needs start and end (characters) and label, found {str(span)[:60]}")
+def _places(post: dict, offsets: str, where: str) -> list[tuple[str, int, int]]:
+    """(word, start, end) of the words of a post in its text; where spans count words, start and end are those."""
+    if "tokens" not in post and offsets == "characters":
+        return split_post(post["text"])
+    words = _strings(post["tokens"], "tokens", where) if "tokens" in post else post["text"].split()
+    if offsets == "words":
+        return [(word, number, number + 1) for number, word in enumerate(words)]
+    if "text" not in post:
+        raise BadInput(f"{where}: spans that count characters need the text that they count in")
+    places = []
+    end = 0
+    for word in words:
+        start = post["text"].find(word, end)
+        if start < 0:
+            raise BadInput(f"{where}: the text doesn't hold the word {word!r} of tokens at its place")
+        end = start + len(word)
+        places.append((word, start, end))
+    return places
 
 
 def _check_annotations(row: dict, length: int, where: str) -> None:
-    """Noun phrases and objects must lie inside the post and the boxes must be boxes; fields that lack become null."""
+    """Noun phrases and objects must lie inside the post, boxes and features be numbers; what lacks becomes null."""
     for name, what in (("image", "a path"), ("caption", "a string")):
         if not isinstance(row.get(name), str | None):
             raise BadInput(f"{where}: {name} must be {what} or null, found {str(row[name])[:60]}")
     _strings(row.get("object_labels") or [], "object_labels", where)
+    _check_features(row.get("object_features"), where)
     try:
         for phrase in row.get("noun_phrases") or []:
             _check_phrase(phrase, length)
@@ -187,6 +238,18 @@ def _check_annotations(row: dict, length: int, where: str) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise BadInput(f"{where}: noun_phrases or objects: {reason}") from error
+
+
+def _check_features(features: object, where: str) -> None:
+    """Features must be rows of equally many numbers."""
+    if features is None:
+        return
+    try:
+        array = np.asarray(features, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{where}: object_features are not rows of numbers, all of one width") from error
+    if array.size and (array.ndim != 2 or not np.isfinite(array).all()):
+        raise BadInput(f"{where}: object_features must be rows of finite numbers, found shape {list(array.shape)}")
 
 
 def _check_box(box: list[float]) -> None:

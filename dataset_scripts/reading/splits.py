@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, concatenate_datasets
@@ -14,15 +15,20 @@ from modeling_umgf.labels import bio_labels, entity_types
 from ..columns.contract import COLUMNS, dataset_features, label_names
 from .bad_input import BadInput
 from .conll import read_conll
+from .csv_files import read_csv
+from .field_names import OURS, field_of
 from .loading import load_posts
 from .picture_check import check_pictures
 from .published_formats import read_caption_file, read_relation_file, read_umgf_folder
 from .records import read_jsonl, read_records
+from .tag_reader import labels_of_names
 from .text_files import numbered_lines
 
 logger = logging.getLogger(__name__)
 
-FILE_FORMATS = ("umt", "conll", "jsonl", "rgcn", "umgf")
+FILE_FORMATS = ("umt", "conll", "jsonl", "csv", "rgcn", "umgf")
+_ENDINGS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv"}
+_READ = {*COLUMNS, *OURS, "label"}  # the last may hold spans
 _SPLIT_NAMES = {"valid": "validation", "dev": "validation", "val": "validation"}
 
 
@@ -41,24 +47,26 @@ def read_splits(
     captions_file: str | Path | None = None,
     types: Sequence[str] | None = None,
     look_at_pictures: bool = True,
-    **reading,
+    **reading: Any,
 ) -> tuple[DatasetDict, dict[str, Counter]]:
     """Read posts and look at their pictures; what is missing, unreadable or blank becomes None, counted in the log.
 
     Args:
         source: {"train": file, "validation": file, "test": file}, as far as there are files; or a dataset that
-            `datasets.load_dataset` loads (folder or Hub id) with at least the columns `tokens` and `ner_tags`.
-        file_format: "umt", "conll", "jsonl", "rgcn" (relation files) or "umgf" (folders of triplets). None: "jsonl" by
-            the ending .jsonl or .json, else "umt" for a file that begins with an `IMGID:` line, else "conll".
+            `datasets.load_dataset` loads (folder or Hub id) with the columns `tokens` and `ner_tags`, or with others
+            that `read_records` understands.
+        file_format: "umt", "conll", "jsonl", "csv", "rgcn" (relation files) or "umgf" (folders of triplets). None:
+            "jsonl" by the ending .jsonl or .json, "csv" by .csv, else "umt" for a file that begins with an `IMGID:`
+            line, else "conll".
         config_name: configuration of the dataset, where it has several.
         image_dir: folder with the picture of each post, `<id>.jpg` (or another ending). None: only pictures that the
             JSON lines or the dataset name themselves.
         captions_file: lines `<id>.jpg :caption`, for the column `caption`.
-        types: entity types in the order of the labels. None: the dataset's own; else those of the training file (of all
-            files where there is none), PER, LOC, ORG, MISC first.
+        types: entity types in the order of the labels. None: the dataset's own, or those of `tag_names`; else those of
+            the training file (of all files where there is none), PER, LOC, ORG, MISC first.
         look_at_pictures: False = for models that read words only: no picture is opened or even looked for, and the
             splits have no column `image`.
-        reading: `bio_repair`, `unique_ids` of `read_conll`.
+        reading: `columns`, `offsets` and `unique_ids` of `read_records`, `bio_repair` and `tag_names` of `TagReader`.
 
     Returns:
         The splits, with equal features, and how many pictures of each have which of `PICTURE_OUTCOMES`.
@@ -72,6 +80,8 @@ def read_splits(
         raise BadInput(f"{image_dir}: there is no such folder of pictures")
     captions = {} if captions_file is None else read_caption_file(captions_file)
     labels = None if types is None else bio_labels(types)
+    if labels is None and reading.get("tag_names"):
+        labels = labels_of_names(reading["tag_names"])
     if isinstance(source, Mapping):
         rows, labels = _read_files(source, file_format, labels, reading)
         places = source
@@ -81,6 +91,8 @@ def read_splits(
         places = {name: f"{source}, split {name}" for name in rows}
         if image_dir is not None and any("image" in split.features for split in heavy.values()):
             raise BadInput(f"{source}: has pictures of its own; leave out the folder of pictures")
+    if "train" in rows and not any(set(row["tags"]) - {"O"} for row in rows["train"]):
+        raise BadInput(f"{places['train']}: the training data have no entity, every tag is O")
     features = dataset_features(labels, _columns(rows, heavy, captions))
     if look_at_pictures:
         _name_pictures(rows, places, image_dir)
@@ -101,26 +113,28 @@ def read_splits(
     return splits, outcomes
 
 
-def read_posts(path: str | Path, file_format: str | None = None, **reading) -> list[dict]:
+def read_posts(path: str | Path, file_format: str | None = None, **reading: Any) -> list[dict]:
     """Read one file of any of `FILE_FORMATS` into rows.
 
     Args:
         path: the file (umgf: folder).
         file_format: as in `read_splits`.
-        reading: `types`, `bio_repair`, `unique_ids` of `read_conll`.
+        reading: `columns`, `offsets` and `unique_ids` of `read_records`, and what `TagReader` takes.
 
     Returns:
         Rows as `read_conll` and `read_records` give them.
     """
-    if file_format is None and Path(path).suffix in (".jsonl", ".json"):
-        file_format = "jsonl"
-    elif file_format is None:
+    if file_format is None:
+        file_format = _ENDINGS.get(Path(path).suffix.lower())
+    if file_format is None:
         first = next((line for _, line in numbered_lines(path) if line), "")
         file_format = "umt" if first.startswith("IMGID:") else "conll"
     if file_format not in FILE_FORMATS:
         raise BadInput(f"{path}: there is no file format {file_format!r}; known are {', '.join(FILE_FORMATS)}")
-    if file_format == "jsonl":
-        return read_jsonl(path, **reading)
+    if file_format in ("jsonl", "csv"):
+        return (read_jsonl if file_format == "jsonl" else read_csv)(path, **reading)
+    if reading.pop("offsets", None):
+        raise BadInput(f"{path}: files of format {file_format} have no spans whose offsets could count anything")
     if file_format in ("rgcn", "umgf"):
         rows = read_relation_file(path) if file_format == "rgcn" else read_umgf_folder(path)
         records = ((f"{path}, post {row['id']}", row) for row in rows)
@@ -140,8 +154,6 @@ def _read_files(
         rows[name] = read_posts(files[name], file_format, types=types, **reading)
         if name == "train" and labels is None:
             labels = _labels_of(rows[name])
-            if labels == ["O"]:
-                raise BadInput(f"{files[name]}: the training data have no entity, every tag is O")
     return {name: rows[name] for name in files}, labels or _labels_of(chain.from_iterable(rows.values()))
 
 
@@ -149,29 +161,35 @@ def _read_dataset(
     source: str, config_name: str | None, labels: list[str] | None, look_at_pictures: bool, reading: dict
 ) -> tuple[dict[str, list[dict]], list[str], dict[str, Dataset]]:
     """Rows without the heavy columns, the labels, and the heavy columns."""
-    loaded = load_posts(source, config_name, columns=("tokens", "ner_tags"))
+    loaded = load_posts(source, config_name, columns=())
     loaded = {_SPLIT_NAMES.get(name, name): split for name, split in loaded.items()}
+    columns = dict(reading.pop("columns", None) or {})
+    tag_names = reading.pop("tag_names", None)
+    pictures = columns.pop("image", "image")
     rows = {}
     heavy = {}
     for name in _training_first(loaded):
         split = loaded[name]
         where = f"{source}, split {name}"
-        if left_out := [key for key in split.features if key not in COLUMNS]:
+        if pictures != "image" and pictures in split.features:
+            split = split.remove_columns({"image"} & set(split.features)).rename_column(pictures, "image")
+        fields = {key: field_of(key, columns) for key in split.features}
+        if left_out := [key for key, field in fields.items() if not {key, field} & _READ]:
             logger.warning("%s: left out the columns %s", where, ", ".join(left_out))
             split = split.remove_columns(left_out)
         if not look_at_pictures and "image" in split.features:
             split = split.remove_columns("image")
-        on_disk = [key for key in split.features if COLUMNS[key].heavy]
+        on_disk = [key for key in split.features if key in COLUMNS and COLUMNS[key].heavy]
         heavy[name] = split.select_columns(on_disk)
-        light = split.remove_columns(on_disk).to_list()
-        tag = getattr(split.features["ner_tags"], "feature", None)
-        if isinstance(tag, ClassLabel):
-            labels = labels or tag.names
-            for row in light:
-                row["ner_tags"] = [tag.int2str(number) for number in row["ner_tags"]]
+        names = tag_names
+        for key, feature in split.features.items():
+            if fields[key] == "tags" and isinstance(getattr(feature, "feature", None), ClassLabel):
+                names = tag_names or feature.feature.names
+                labels = labels or labels_of_names(names)
         types = entity_types(labels) if labels else None
-        records = ((f"{where}, row {number}", row) for number, row in enumerate(light))
-        rows[name] = read_records(records, name, types=types, **reading)
+        posts = split.remove_columns(on_disk).to_list()
+        records = ((f"{where}, row {number}", post) for number, post in enumerate(posts))
+        rows[name] = read_records(records, name, types=types, columns=columns, tag_names=names, **reading)
         labels = labels or _labels_of(rows[name])
     return {name: rows[name] for name in loaded}, labels, heavy
 

@@ -2,46 +2,78 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from modeling_umgf.labels import bio_labels
 from modeling_umgf.split_counts import continues_nothing
 
 from .bad_input import BadInput
 
 logger = logging.getLogger(__name__)
 
+BIO_PREFIXES = {"B": "B", "I": "I", "E": "I", "L": "I", "M": "I", "S": "B", "U": "B"}
+"""Of BIO, and of BIOES, BIOUL and BMES: begin, inside, end, last, middle, single, unit."""
+
+_TAG = re.compile(rf"([{''.join(BIO_PREFIXES)}])-(\S|\S.*\S)")  # a type may have blanks inside
+
 
 class TagReader:
-    """Checks the tags of one file, and counts what it changed.
+    """Reads the tags of one file as BIO, and counts what it changed.
 
     Args:
-        allowed: entity types; None = any.
+        types: entity types that are allowed; None = any.
         bio_repair: turn an I- that continues nothing into a B-.
+        tag_names: names of tags that are given as numbers, in their order from 0.
         renamed: types that are read as others.
     """
 
-    def __init__(self, allowed: Collection[str] | None, bio_repair: bool, renamed: dict[str, str] | None = None):
-        self.allowed = allowed
+    def __init__(
+        self,
+        types: Collection[str] | None = None,
+        bio_repair: bool = False,
+        tag_names: Sequence[str] | None = None,
+        renamed: dict[str, str] | None = None,
+    ):
+        self.types = types
         self.bio_repair = bio_repair
+        self.tag_names = tag_names
         self.renamed = renamed or {}
         self.seen: set[str] = set()
+        self.changed_prefixes = Counter()
         self.repaired = 0
 
-    def read(self, tag: str, where: str) -> str:
-        """The tag, its type renamed; raises BadInput, with the place, where it is none."""
+    def read(self, tag: str | int, where: str) -> str:
+        """The tag in BIO, its type renamed; raises BadInput, with the place, where it is none."""
+        tag = self._name(tag, where)
         if tag == "O":
             return tag
-        if not re.fullmatch(r"[BI]-\S+", tag):
-            raise BadInput(f"{where}: unknown tag {tag!r}; tags are O, B-<type> and I-<type>")
-        self.seen.add(tag[2:])
-        entity_type = self.renamed.get(tag[2:], tag[2:])
-        if self.allowed is not None and entity_type not in self.allowed:
+        match = _TAG.fullmatch(tag)
+        if match is None:
+            raise BadInput(f"{where}: unknown tag {tag!r}; tags are O, B-<type> and I-<type> (or BIOES, BIOUL)")
+        prefix, found = match.groups()
+        self.seen.add(found)
+        self.changed_prefixes[prefix] += BIO_PREFIXES[prefix] != prefix
+        entity_type = self.renamed.get(found, found)
+        if self.types is not None and entity_type not in self.types:
             raise BadInput(
-                f"{where}: unknown label {tag}; the types are {', '.join(self.allowed)} (those of the training data,"
+                f"{where}: unknown label {tag}; the types are {', '.join(self.types)} (those of the training data,"
                 " unless the wanted types are listed)"
             )
-        return f"{tag[0]}-{entity_type}"
+        return f"{BIO_PREFIXES[prefix]}-{entity_type}"
+
+    def _name(self, tag: str | int, where: str) -> str:
+        """The name of a tag that is given as a number."""
+        if not isinstance(tag, int):
+            if self.tag_names is None or tag in self.tag_names or not tag.isdecimal():
+                return tag
+            tag = int(tag)
+        if self.tag_names is None:
+            raise BadInput(f"{where}: the tag is the number {tag}; name the tags in their order: --tag_names O B-PER …")
+        if not 0 <= tag < len(self.tag_names):
+            raise BadInput(f"{where}: there is no tag {tag} among the {len(self.tag_names)} names of tags")
+        return self.tag_names[tag]
 
     def repair(self, tags: list[str]) -> list[str]:
         """The tags of one post, repaired if that is asked for."""
@@ -58,8 +90,20 @@ class TagReader:
         """Say what was changed."""
         for old in self.seen & set(self.renamed):
             logger.info("%s: type %s is read as %s", source, old, self.renamed[old])
+        if changed := +self.changed_prefixes:
+            counts = ", ".join(f"{number} {old}- as {BIO_PREFIXES[old]}-" for old, number in sorted(changed.items()))
+            logger.info("%s: tags of another scheme are read as BIO: %s", source, counts)
         if self.bio_repair:
             logger.info("%s: %d I- tags that continue nothing became B-", source, self.repaired)
+
+
+def labels_of_names(tag_names: Iterable[str]) -> list[str]:
+    """BIO labels for the names of tags: these names in their order if they are BIO, else the labels of their types."""
+    names = list(tag_names)
+    matches = [_TAG.fullmatch(name) for name in names if name != "O"]
+    if all(match is None or match[1] in "BI" for match in matches):
+        return names
+    return bio_labels(dict.fromkeys(match[2] for match in matches if match is not None))
 
 
 class IdRegister:

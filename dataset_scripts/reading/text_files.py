@@ -6,14 +6,14 @@ from pathlib import Path
 from .bad_input import BadInput
 
 
-def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    r"""Yield (line number from 1, line) of a UTF-8 file, split on "\n" only: a word may be U+00A0 or U+2028.
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 file; a byte order mark is skipped.
 
     Args:
-        path: a text file. A byte order mark is skipped.
+        path: a text file.
 
     Raises:
-        BadInput: The file is missing, empty or not UTF-8, or has Windows line ends.
+        BadInput: The file is missing, empty or not UTF-8.
     """
     try:
         content = Path(path).read_bytes()
@@ -22,14 +22,23 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     if not content.strip():
         raise BadInput(f"{path}: the file is empty")
     try:
-        lines = content.decode("utf-8-sig").split("\n")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}:{line}: not UTF-8 text; convert the file to UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        if line.endswith("\r"):
-            raise BadInput(f"{path}:{number}: Windows line end; convert the file (dos2unix, or sed -i 's/\\r$//')")
-        yield number, line
+
+
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    r"""Yield (line number from 1, line) of a UTF-8 file, split on "\n" only: a word may be U+00A0 or U+2028.
+
+    Args:
+        path: a text file; its lines may end as on Windows ("\r\n").
+
+    Raises:
+        BadInput: As `read_text`.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        yield number, line.removesuffix("\r")
 
 
 def read_id_list(path: str | Path) -> set[str]:
