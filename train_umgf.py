@@ -27,7 +27,14 @@ from dataset_scripts.reading.splits import load_splits
 from modeling_umgf.checkpoints import checkpoint_to_resume
 from modeling_umgf.evaluation import Tags, evaluate_tags, fragment_f1, paired_randomization_test
 from modeling_umgf.labels import entity_types
-from modeling_umgf.model_arguments import ModelArguments, check_labels, load_trained, read_settings, trained_system
+from modeling_umgf.model_arguments import (
+    ModelArguments,
+    build,
+    check_labels,
+    load_trained,
+    read_settings,
+    trained_system,
+)
 from modeling_umgf.split_counts import count_split
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
@@ -143,7 +150,7 @@ def make_trainer(
         reads_pictures = reads_pictures or trained_system(arguments.compare_with).reads_pictures
     with training.main_process_first(desc="reading the data"):
         splits = choose_splits(read_data(arguments, reads_pictures), arguments, training)
-    model, processor = model_arguments.build(splits)
+    model, processor = build(model_arguments, splits)
     other = None
     if arguments.compare_with:
         labels = splits["test"].features["ner_tags"].feature.names

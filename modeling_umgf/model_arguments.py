@@ -94,127 +94,133 @@ class ModelArguments:
         model_type = self.model_type or next(iter(systems()))
         return text_only_twin(model_type) if self.text_only else system(model_type)
 
-    def build(self, splits: DatasetDict) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
-        """Make the model and its processor: a trained one, one on pretrained encoders, or one from scratch.
 
-        Args:
-            splits: the data; their labels are the model's, and a tokenizer from scratch learns from the split train.
+def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """Make the model and its processor: a trained one, one on pretrained encoders, or one from scratch.
 
-        Raises:
-            ValueError: arguments contradict each other, the data or the model; it names the argument.
-        """
-        labels = next(iter(splits.values())).features["ner_tags"].feature.names
-        make = self._load_trained if self.model_name_or_path else self._make_new
-        model, processor = make(labels, splits)
-        check_pictures_can_be_read(model, processor, splits)
-        return model, processor
+    Args:
+        arguments: what to train.
+        splits: the data; their labels are the model's, and a tokenizer from scratch learns from the split train.
 
-    def _load_trained(
-        self, labels: Sequence[str], splits: DatasetDict
-    ) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
-        name = self.model_name_or_path
-        if given := [f"--{own}" for own in OF_A_NEW_MODEL if getattr(self, own)]:
-            raise ValueError(
-                f"{', '.join(given)}: {name} is trained already. Leave this out, or leave out --model_name_or_path to "
-                "train a new model."
-            )
-        if self.new_labels and "train" not in splits:
-            raise ValueError("--new_labels: new labels must be trained; give training posts too, such as --train_file.")
-        model, processor = load_trained(name, self.config_overrides, self.processor_overrides)
-        if self.new_labels:
-            model = with_labels(model, self._labels_of_model(labels, model.config.subword_labels))
-        check_labels(name, labels, model.config.label2id)
-        if self.image_size is not None:
-            if not processor.reads_pictures:
-                raise ValueError(f"--image_size: {name} reads no pictures.")
-            settings = processor.image_processor.to_dict()
-            settings["size"] = {"height": self.image_size, "width": self.image_size}
-            processor.image_processor = type(processor.image_processor).from_dict(settings)
-        if wanted := processor.settings_for_model(model.config):
-            raise ValueError(f"--processor_overrides: this needs a model with {shown(wanted)}, which {name} is not.")
-        return model, processor
+    Raises:
+        ValueError: arguments contradict each other, the data or the model; it names the argument.
+    """
+    labels = next(iter(splits.values())).features["ner_tags"].feature.names
+    make = build_trained if arguments.model_name_or_path else build_new
+    model, processor = make(arguments, labels, splits)
+    check_pictures_can_be_read(model, processor, splits)
+    return model, processor
 
-    def _make_new(self, labels: Sequence[str], splits: DatasetDict) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
-        if self.new_labels:
-            raise ValueError("--new_labels belongs to --model_name_or_path: a new model has the labels of the data.")
-        if "train" not in splits:
-            raise ValueError(
-                "There are no posts to train on: give --train_file, or a trained model as --model_name_or_path."
-            )
-        if bool(self.text_model) == bool(self.text_config):
-            raise ValueError(
-                "Give the text encoder as either --text_model (pretrained) or --text_config (from scratch)."
-            )
-        if self.vision_model and self.vision_config:
-            raise ValueError(
-                "Give the image encoder as either --vision_model (pretrained) or --vision_config (from scratch)."
-            )
-        chosen = self.chosen_system()
-        for name in ("text_model", "vision_model"):
-            refuse_tagger(name, getattr(self, name))
-        config = dict(self.config_overrides or {})
-        processor_settings = dict(self.processor_overrides or {})
-        visual = [name for name in OF_PICTURES if getattr(self, name)]
-        if self.text_only:
-            config = settings_of_twin(config, [*processor_settings, *visual], chosen)
-            processor_settings = {}
-        elif visual and not chosen.reads_pictures:
-            raise ValueError(f"--{', --'.join(visual)}: {chosen.config.title} reads no pictures; leave this out.")
-        for name in chosen.processor.needs:
-            if name not in processor_settings:
-                raise ValueError(
-                    f"{chosen.config.title} without {name} is only a part of it: give --processor_overrides "
-                    f"'{{\"{name}\": …}}', or null there to go on without."
-                )
-        vision = self.vision_model if chosen.reads_pictures else None
-        if chosen.reads_pictures and self.vision_config:
-            config["vision_config"] = self.vision_config
-        has_encoder = bool(vision or config.get("vision_config"))
-        if self.image_size and chosen.reads_pictures and not has_encoder:
-            raise ValueError("--image_size: there is no image encoder; give --vision_model or --vision_config.")
-        if "object_features" in chosen.processor.columns and not has_encoder and (width := feature_width(splits)):
-            config.setdefault("object_feature_size", width)
-        tokenizer, text = self._text_encoder(splits["train"])
 
-        def make(**settings: Any) -> PreTrainedModel:
-            own_labels = self._labels_of_model(labels, settings.get("subword_labels"))
-            return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
-
-        model = make(**config)
-        tokenizer.model_max_length = min(
-            tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
+def build_trained(
+    arguments: ModelArguments, labels: Sequence[str], splits: DatasetDict
+) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """A trained model, with its labels or those of the data."""
+    name = arguments.model_name_or_path
+    if given := [f"--{own}" for own in OF_A_NEW_MODEL if getattr(arguments, own)]:
+        raise ValueError(
+            f"{', '.join(given)}: {name} is trained already. Leave this out, or leave out --model_name_or_path to "
+            "train a new model."
         )
-        parts = {"tokenizer": tokenizer}
-        if chosen.reads_pictures:
-            parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
-                model.config.vision_config, vision, self.image_size
-            )
-        settings = model.config.processor_settings() | processor_settings
-        processor = make_processor(chosen.processor, parts | settings)
-        if wanted := processor.settings_for_model(model.config):
-            if clash := wanted.keys() & config.keys():
-                given = {name: config[name] for name in clash}
-                raise ValueError(f"--config_overrides: {shown(given)}, but the processor needs {shown(wanted)}.")
-            model = make(**config | wanted)
-        return model, processor
+    if arguments.new_labels and "train" not in splits:
+        raise ValueError("--new_labels: new labels must be trained; give training posts too, such as --train_file.")
+    model, processor = load_trained(name, arguments.config_overrides, arguments.processor_overrides)
+    if arguments.new_labels:
+        model = with_labels(model, labels_of_model(labels, model.config.subword_labels))
+    check_labels(name, labels, model.config.label2id)
+    if arguments.image_size is not None:
+        if not processor.reads_pictures:
+            raise ValueError(f"--image_size: {name} reads no pictures.")
+        settings = processor.image_processor.to_dict()
+        settings["size"] = {"height": arguments.image_size, "width": arguments.image_size}
+        processor.image_processor = type(processor.image_processor).from_dict(settings)
+    if wanted := processor.settings_for_model(model.config):
+        raise ValueError(f"--processor_overrides: this needs a model with {shown(wanted)}, which {name} is not.")
+    return model, processor
 
-    def _text_encoder(self, posts: Dataset) -> tuple[PreTrainedTokenizerFast, str | dict[str, Any]]:
-        """The tokenizer, and the id, folder or configuration of the text encoder."""
-        if self.text_model:
-            return AutoTokenizer.from_pretrained(self.text_model, add_prefix_space=True), self.text_model
-        text = dict(self.text_config)
-        try:
-            tokenizer = train_tokenizer(
-                posts["tokens"], text.get("max_position_embeddings", 512), text.get("vocab_size")
-            )
-        except ValueError as error:
-            raise ValueError(f"--text_config: {error}") from error
-        text["vocab_size"] = len(tokenizer)
-        return tokenizer, text
 
-    @staticmethod
-    def _labels_of_model(labels: Sequence[str], subword_labels: str | None) -> list[str]:
-        return [*labels, "X", "[CLS]", "[SEP]"] if subword_labels == "x" else list(labels)
+def build_new(
+    arguments: ModelArguments, labels: Sequence[str], splits: DatasetDict
+) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """A new model of the system that is chosen."""
+    if arguments.new_labels:
+        raise ValueError("--new_labels belongs to --model_name_or_path: a new model has the labels of the data.")
+    if "train" not in splits:
+        raise ValueError(
+            "There are no posts to train on: give --train_file, or a trained model as --model_name_or_path."
+        )
+    if bool(arguments.text_model) == bool(arguments.text_config):
+        raise ValueError("Give the text encoder as either --text_model (pretrained) or --text_config (from scratch).")
+    if arguments.vision_model and arguments.vision_config:
+        raise ValueError(
+            "Give the image encoder as either --vision_model (pretrained) or --vision_config (from scratch)."
+        )
+    chosen = arguments.chosen_system()
+    for name in ("text_model", "vision_model"):
+        refuse_tagger(name, getattr(arguments, name))
+    config = dict(arguments.config_overrides or {})
+    processor_settings = dict(arguments.processor_overrides or {})
+    visual = [name for name in OF_PICTURES if getattr(arguments, name)]
+    if arguments.text_only:
+        config = settings_of_twin(config, [*processor_settings, *visual], chosen)
+        processor_settings = {}
+    elif visual and not chosen.reads_pictures:
+        raise ValueError(f"--{', --'.join(visual)}: {chosen.config.title} reads no pictures; leave this out.")
+    for name in chosen.processor.needs:
+        if name not in processor_settings:
+            raise ValueError(
+                f"{chosen.config.title} without {name} is only a part of it: give --processor_overrides "
+                f"'{{\"{name}\": …}}', or null there to go on without."
+            )
+    vision = arguments.vision_model if chosen.reads_pictures else None
+    if chosen.reads_pictures and arguments.vision_config:
+        config["vision_config"] = arguments.vision_config
+    has_encoder = bool(vision or config.get("vision_config"))
+    if arguments.image_size and chosen.reads_pictures and not has_encoder:
+        raise ValueError("--image_size: there is no image encoder; give --vision_model or --vision_config.")
+    if "object_features" in chosen.processor.columns and not has_encoder and (width := feature_width(splits)):
+        config.setdefault("object_feature_size", width)
+    tokenizer, text = text_encoder(arguments, splits["train"])
+
+    def make(**settings: Any) -> PreTrainedModel:
+        own_labels = labels_of_model(labels, settings.get("subword_labels"))
+        return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
+
+    model = make(**config)
+    tokenizer.model_max_length = min(
+        tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
+    )
+    parts = {"tokenizer": tokenizer}
+    if chosen.reads_pictures:
+        parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
+            model.config.vision_config, vision, arguments.image_size
+        )
+    settings = model.config.processor_settings() | processor_settings
+    processor = make_processor(chosen.processor, parts | settings)
+    if wanted := processor.settings_for_model(model.config):
+        if clash := wanted.keys() & config.keys():
+            given = {name: config[name] for name in clash}
+            raise ValueError(f"--config_overrides: {shown(given)}, but the processor needs {shown(wanted)}.")
+        model = make(**config | wanted)
+    return model, processor
+
+
+def text_encoder(arguments: ModelArguments, posts: Dataset) -> tuple[PreTrainedTokenizerFast, str | dict[str, Any]]:
+    """The tokenizer, and the id, folder or configuration of the text encoder."""
+    if arguments.text_model:
+        return AutoTokenizer.from_pretrained(arguments.text_model, add_prefix_space=True), arguments.text_model
+    text = dict(arguments.text_config)
+    try:
+        tokenizer = train_tokenizer(posts["tokens"], text.get("max_position_embeddings", 512), text.get("vocab_size"))
+    except ValueError as error:
+        raise ValueError(f"--text_config: {error}") from error
+    text["vocab_size"] = len(tokenizer)
+    return tokenizer, text
+
+
+def labels_of_model(labels: Sequence[str], subword_labels: str | None) -> list[str]:
+    """The labels of the data, and those of pieces where pieces are labelled."""
+    return [*labels, "X", "[CLS]", "[SEP]"] if subword_labels == "x" else list(labels)
 
 
 def read_mapping(what: str, given: dict | str | None) -> dict[str, Any] | None:
