@@ -8,6 +8,7 @@
 Without --do_train, --do_eval or --do_predict, all three are done as far as the data go.
 """
 
+import copy
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +166,9 @@ def make_trainer(
         eval_dataset=aligned.get("validation"),
     )
     if arguments.compare_with:
-        other = MultimodalNerTrainer(other_model, training, processing_class=other_processor)
+        only_tested = copy.copy(training)
+        only_tested.evaluate_only()
+        other = MultimodalNerTrainer(other_model, only_tested, processing_class=other_processor)
     return trainer, other, splits
 
 

@@ -282,6 +282,8 @@ def test_two_models_are_compared_on_the_same_posts(trained, data, tmp_path, caps
     assert results["test_compared_difference"] == pytest.approx(results["test_f1"] - results["test_compared_f1"])
     assert 0 < results["test_compared_p_value"] <= 1
     assert f"F1 minus that of {tmp_path / 'twin'}: " in capsys.readouterr().out
+    run(tmp_path / "trained_too", data | TINY | {"num_train_epochs": 1, "compare_with": str(tmp_path / "twin")})
+    assert results_of(tmp_path / "trained_too")["test_compared_f1"] == results["test_compared_f1"]
     only_validation = {"validation_file": data["validation_file"], "model_name_or_path": str(trained[0])}
     said = message(capsys, tmp_path / "out", only_validation | {"compare_with": str(trained[0])})
     assert "--compare_with" in said and "--test_file" in said
