@@ -3,105 +3,48 @@
     python train_umgf.py settings.yaml [--any_argument value …]
     python train_umgf.py --text_model bert-base-cased --vision_model timm/resnet152.a1_in1k \
         --train_file train.txt --validation_file valid.txt --test_file test.txt --image_dir images --output_dir runs/1
+    python train_umgf.py --model_name_or_path runs/1 --test_file test.txt --image_dir images --output_dir runs/1_again
 
 Without --do_train, --do_eval or --do_predict, all three are done as far as the data go.
 """
 
-import importlib.util
-import json
+import copy
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-import yaml
-from datasets import ClassLabel, DatasetDict, List
+from datasets import ClassLabel, Dataset, DatasetDict, List
 from huggingface_hub import DatasetCard, get_token
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
-from tokenizers import ByteLevelBPETokenizer
-from tokenizers.processors import BertProcessing
-from transformers import (
-    AutoConfig,
-    AutoModelForTokenClassification,
-    AutoProcessor,
-    AutoTokenizer,
-    HfArgumentParser,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    set_seed,
-)
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import HfArgumentParser, set_seed
+from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
 from dataset_scripts.checks.twitter_releases import label_version
 from dataset_scripts.columns.picture_ablations import columns_from_pictures, remove_pictures, shuffle_pictures
+from dataset_scripts.reading.selection import add_validation, first_posts
 from dataset_scripts.reading.splits import FILE_FORMATS, load_splits
-from modeling_umgf import MultimodalNerImageProcessor, MultimodalNerProcessor
-from modeling_umgf.evaluation import evaluate_tags, fragment_f1
+from modeling_umgf.checkpoints import checkpoint_to_resume
+from modeling_umgf.evaluation import Tags, evaluate_tags, fragment_f1, paired_randomization_test
+from modeling_umgf.labels import entity_types
+from modeling_umgf.model_arguments import (
+    ModelArguments,
+    build,
+    check_labels,
+    load_trained,
+    read_settings,
+    trained_system,
+)
 from modeling_umgf.split_counts import count_split
-from modeling_umgf.systems import System, system, systems, text_only_twin
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
 logger = logging.get_logger("train_umgf")
 
 
 @dataclass
-class ModelArguments:
-    """What to train."""
-
-    model_type: str = field(
-        default=next(iter(systems())), metadata={"help": f"The system: {', '.join(systems())}, or one of your own."}
-    )
-    system_file: str | None = field(
-        default=None, metadata={"help": "Python file that defines and registers a system of your own."}
-    )
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A trained model of this package to go on with, or to evaluate."}
-    )
-    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: id or folder."})
-    vision_model: str | None = field(default=None, metadata={"help": "Pretrained image encoder: id or folder."})
-    text_config: dict | str | None = field(
-        default=None, metadata={"help": "JSON: configuration of a text encoder trained from scratch, with model_type."}
-    )
-    vision_config: dict | str | None = field(
-        default=None,
-        metadata={"help": "JSON: the same of an image encoder trained from scratch."},
-    )
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": 'JSON: any setting of the model, e.g. {"dropout": 0.1}.'}
-    )
-    processor_overrides: dict | str | None = field(
-        default=None, metadata={"help": 'JSON: any setting of the processor, e.g. {"max_objects": 12}.'}
-    )
-    image_size: int | None = field(
-        default=None,
-        metadata={"help": "Pictures are resized to this many pixels square; default: what the image encoder reads."},
-    )
-    text_only: bool = field(
-        default=False, metadata={"help": "The text-only twin: same text encoder and decoder, no pictures, no fusion."}
-    )
-
-    def __post_init__(self):
-        for name in ("text_config", "vision_config", "config_overrides", "processor_overrides"):
-            value = getattr(self, name)
-            setattr(self, name, json.loads(value) if isinstance(value, str) else value)
-        if self.system_file:
-            load_system_file(Path(self.system_file))
-
-
-def load_system_file(path: Path) -> None:
-    """Run the file of a system, which registers it."""
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or not path.is_file():
-        raise ValueError(f"--system_file {path}: there is no such Python file.")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module  # saving a model looks its class up there
-    specification.loader.exec_module(module)
-
-
-@dataclass
 class DataArguments:
-    """Where the posts are."""
+    """Where the posts are, which are used, and what they are scored with."""
 
     dataset_name: str | None = field(default=None, metadata={"help": "Folder or Hub id that load_dataset opens."})
     train_file: str | None = field(default=None, metadata={"help": "CoNLL (.txt, .conll) or JSON lines (.jsonl)."})
@@ -111,6 +54,20 @@ class DataArguments:
         default=None, metadata={"help": f"{', '.join(FILE_FORMATS)}; default: from the ending."}
     )
     image_dir: str | None = field(default=None, metadata={"help": "Folder of the pictures, <id>.jpg."})
+    types: list[str] | None = field(
+        default=None,
+        metadata={"help": "Entity types in the order of the labels; default: those of the training posts."},
+    )
+    validation_share: float | None = field(
+        default=None,
+        metadata={"help": "Share of the training posts for validation where no split is given, drawn by --seed; 0.1."},
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "For a trial: only the first posts."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "The same of the validation split."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "The same of the test split."})
+    compare_with: str | None = field(
+        default=None, metadata={"help": "Another trained model: both are tested, and their difference with them."}
+    )
     bootstrap_samples: int = field(default=1000, metadata={"help": "Resamples behind the interval of the test F1."})
     fragment_f1: bool = field(
         default=False, metadata={"help": "Also give F1 of fragments of names, as Zhao et al. (2022) measured it."}
@@ -121,11 +78,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Mul
     """Read dataclass arguments; a YAML or JSON file may come first, and what follows overrides it."""
     parser = HfArgumentParser((ModelArguments, DataArguments, MultimodalNerTrainingArguments))
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        settings = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8"))
-        unknown = set(settings) - {action.dest for action in parser._actions}
-        if unknown:
-            raise ValueError(f"{argv[0]}: no such argument: {', '.join(sorted(unknown))} (see train_umgf.py --help).")
-        parser.set_defaults(**settings)
+        parser.set_defaults(**read_settings(argv[0], [action.dest for action in parser._actions]))
         argv = argv[1:]
     return parser.parse_args_into_dataclasses(argv)
 
@@ -136,12 +89,40 @@ def read_data(arguments: DataArguments, look_at_pictures: bool) -> DatasetDict:
     files = {split: file for split, file in files.items() if file}
     if bool(files) == bool(arguments.dataset_name):
         raise ValueError("Give the posts as either --dataset_name or --train_file/--validation_file/--test_file.")
+    if arguments.dataset_name and arguments.file_format:
+        raise ValueError("--file_format says what files hold: leave it out with --dataset_name.")
     return load_splits(
         arguments.dataset_name or files,
         file_format=arguments.file_format,
         image_dir=arguments.image_dir if look_at_pictures else None,
+        types=arguments.types,
         look_at_pictures=look_at_pictures,
     )
+
+
+def choose_splits(
+    splits: DatasetDict, arguments: DataArguments, training: MultimodalNerTrainingArguments
+) -> DatasetDict:
+    """Leave out the splits that are not wanted, and make the validation split that training needs."""
+    if training.do_all and "train" not in splits:
+        training.evaluate_only()
+    wanted = {"train": training.do_train, "validation": training.do_eval, "test": training.do_predict}
+    chosen = DatasetDict({name: split for name, split in splits.items() if wanted.get(name)})
+    if training.do_train and "train" not in splits:
+        raise ValueError("--do_train: there are no posts to train on; give --train_file.")
+    lacks_validation = (
+        training.do_train and training.eval_strategy != IntervalStrategy.NO and "validation" not in chosen
+    )
+    if lacks_validation:
+        chosen = add_validation(chosen, arguments.validation_share, training.seed)
+    elif arguments.validation_share is not None:
+        raise ValueError("--validation_share: no posts are taken for validation here; leave it out.")
+    if not chosen:
+        raise ValueError(f"The data have the splits {', '.join(splits)}, of which none is to be used.")
+    if arguments.compare_with and "test" not in chosen:
+        raise ValueError("--compare_with compares on a test split: give --test_file.")
+    limits = (arguments.max_train_samples, arguments.max_eval_samples, arguments.max_predict_samples)
+    return first_posts(chosen, dict(zip(wanted, limits, strict=True)))
 
 
 def data_name(arguments: DataArguments) -> str:
@@ -163,139 +144,72 @@ def align_labels(splits: DatasetDict, label2id: dict[str, int]) -> DatasetDict:
     return splits.map(lambda row: {"ner_tags": [label2id[names[tag]] for tag in row["ner_tags"]]}, features=features)
 
 
-def train_tokenizer(sentences: list[list[str]], max_length: int, vocab_size: int = 1000) -> PreTrainedTokenizerFast:
-    """Train byte-level BPE on the words of the training split, for encoders trained from scratch."""
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")}
-    tokenizer = ByteLevelBPETokenizer(add_prefix_space=True)
-    posts = [" ".join(words) for words in sentences]
-    tokenizer.train_from_iterator(posts, vocab_size, show_progress=False, special_tokens=list(special.values()))
-    first, last = ((special[name], tokenizer.token_to_id(special[name])) for name in ("cls_token", "sep_token"))
-    tokenizer.post_processor = BertProcessing(last, first)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=max_length, **special)
-
-
-def chosen_system(arguments: ModelArguments) -> System:
-    """The system that is trained: the one that is named, or its text-only twin."""
-    return text_only_twin(arguments.model_type) if arguments.text_only else system(arguments.model_type)
-
-
-def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
-    """Return the model and its processor: a trained one, one on pretrained encoders, or one from scratch."""
-    labels = next(iter(splits.values())).features["ner_tags"].feature.names
-    if arguments.model_name_or_path:
-        return load_trained(arguments.model_name_or_path, labels)
-    if bool(arguments.text_model) == bool(arguments.text_config):
-        raise ValueError("Give the text encoder as either --text_model (pretrained) or --text_config (from scratch).")
-
-    chosen = chosen_system(arguments)
-    config = dict(arguments.config_overrides or {})
-    processor_settings = dict(arguments.processor_overrides or {})
-    vision = None
-    if arguments.text_only:
-        config = settings_of_twin(config, processor_settings, chosen)
-        processor_settings = {}
-    elif chosen.reads_pictures:
-        vision = arguments.vision_model
-        if arguments.vision_config:
-            config["vision_config"] = arguments.vision_config
-    if config.get("subword_labels") == "x":
-        labels = [*labels, "X", "[CLS]", "[SEP]"]
-    if arguments.text_model:
-        text = arguments.text_model
-        tokenizer = AutoTokenizer.from_pretrained(text, add_prefix_space=True)
-    else:
-        text = dict(arguments.text_config)
-        tokenizer = train_tokenizer(splits["train"]["tokens"], text.get("max_position_embeddings", 512))
-        text["vocab_size"] = len(tokenizer)
-    model = chosen.tagger.from_text_vision_pretrained(text, vision, labels, **config)
-    tokenizer.model_max_length = min(
-        tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
+def make_trainer(
+    arguments: DataArguments, model_arguments: ModelArguments, training: MultimodalNerTrainingArguments
+) -> tuple[MultimodalNerTrainer, MultimodalNerTrainer | None, DatasetDict]:
+    """Read the data and build the model; returns its trainer, that of the model to compare with, and the splits."""
+    reads_pictures = model_arguments.chosen_system().reads_pictures
+    if arguments.compare_with:
+        reads_pictures = reads_pictures or trained_system(arguments.compare_with).reads_pictures
+    with training.main_process_first(desc="reading the data"):
+        splits = choose_splits(read_data(arguments, reads_pictures), arguments, training)
+    model, processor = build(model_arguments, splits)
+    other = None
+    if arguments.compare_with:
+        labels = splits["test"].features["ner_tags"].feature.names
+        other_model, other_processor = load_trained(arguments.compare_with)
+        check_labels(arguments.compare_with, labels, other_model.config.label2id)
+    aligned = align_labels(splits, model.config.label2id)
+    trainer = MultimodalNerTrainer(
+        model,
+        training,
+        processing_class=processor,
+        train_dataset=aligned.get("train"),
+        eval_dataset=aligned.get("validation"),
     )
-    parts = {"tokenizer": tokenizer}
-    if chosen.reads_pictures:
-        parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
-            model.config.vision_config, vision, arguments.image_size
-        )
-    try:
-        return model, chosen.processor(**parts, **model.config.processor_settings() | processor_settings)
-    except TypeError as error:
-        raise ValueError(f"--processor_overrides: {error}") from error
-
-
-def look_at_pictures(arguments: ModelArguments) -> bool:
-    """Whether the model of this run reads pictures at all."""
-    if not arguments.model_name_or_path:
-        return chosen_system(arguments).reads_pictures
-    return system(AutoConfig.from_pretrained(arguments.model_name_or_path).model_type).reads_pictures
-
-
-def load_trained(name: str, labels: list[str]) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
-    """Load a trained model and its processor; it must know the labels of the data."""
-    model = AutoModelForTokenClassification.from_pretrained(name)
-    unknown = [label for label in labels if label not in model.config.label2id]
-    if unknown:
-        raise ValueError(
-            f"The data have labels that {name} does not know: {', '.join(unknown)}; it knows "
-            f"{', '.join(model.config.label2id)}. Rename them in the data, or train anew with --text_model."
-        )
-    return model, AutoProcessor.from_pretrained(name)
-
-
-def settings_of_twin(config: dict[str, Any], processor_settings: dict[str, Any], twin: System) -> dict[str, Any]:
-    """The settings that a text-only twin shares with the run it is the twin of; the others are named in the log."""
-    shared = {name: value for name, value in config.items() if name in twin.config.own_settings()}
-    if left_out := sorted(config.keys() - shared.keys() | processor_settings.keys()):
-        logger.warning(f"The text-only twin has no {', '.join(left_out)}: these settings are left out.")
-    return shared
+    if arguments.compare_with:
+        only_tested = copy.copy(training)
+        only_tested.evaluate_only()
+        other = MultimodalNerTrainer(other_model, only_tested, processing_class=other_processor)
+    return trainer, other, splits
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; mistakes in arguments or data end it with one line."""
     try:
-        model_arguments, data_arguments, training_arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-        if training_arguments.push_to_hub and not (training_arguments.hub_token or get_token()):
+        model_arguments, arguments, training = parse_arguments(sys.argv[1:] if argv is None else argv)
+        if training.push_to_hub and not (training.hub_token or get_token()):
             raise ValueError("--push_to_hub needs a login: run `hf auth login`, or set HF_TOKEN.")
-        set_seed(training_arguments.seed)
-        with training_arguments.main_process_first(desc="reading the data"):
-            splits = read_data(data_arguments, look_at_pictures(model_arguments))
-        model, processor = build(model_arguments, splits)
-        wanted = {
-            "train": training_arguments.do_train,
-            "validation": training_arguments.do_eval,
-            "test": training_arguments.do_predict,
-        }
-        splits = DatasetDict({split: dataset for split, dataset in splits.items() if wanted.get(split)})
-        if "train" in splits and "validation" not in splits:
-            raise ValueError("Training needs a validation split, which selects the best checkpoint: --validation_file.")
-        splits = align_labels(splits, model.config.label2id)
-        checkpoint = training_arguments.resume_from_checkpoint
-        if checkpoint in ("True", "true", "1"):
-            checkpoint = get_last_checkpoint(training_arguments.output_dir)
-        trainer = MultimodalNerTrainer(
-            model,
-            training_arguments,
-            processing_class=processor,
-            train_dataset=splits.get("train"),
-            eval_dataset=splits.get("validation"),
-        )
+        checkpoint = checkpoint_to_resume(training.resume_from_checkpoint, training.output_dir)
+        set_seed(training.seed)
+        trainer, other, splits = make_trainer(arguments, model_arguments, training)
     except (ValueError, OSError, ImportError, StrictDataclassError) as error:
-        lines = [line.strip() for line in str(error).strip().splitlines()]
-        if isinstance(error, StrictDataclassClassValidationError):
-            lines = lines[1:]  # the first names a method, the second says what is wrong
-        sys.exit(f"train_umgf.py: error: {' '.join(lines)}")
-
+        end_with(error)
     if "train" in splits:
-        trainer.save_metrics("train", trainer.train(resume_from_checkpoint=checkpoint).metrics)
-        trainer.save_model()
-        trainer.save_state()
+        try:
+            trainer.save_metrics("train", trainer.train(checkpoint).metrics)
+            trainer.save_model()
+            trainer.save_state()
+        except OSError as error:  # a full disk, a picture that is gone
+            end_with(error)
     for split in ("validation", "test"):
         if split in splits:
-            evaluate(trainer, splits[split], split, data_arguments)
+            predicted = evaluate(trainer, splits[split], split, arguments)
+    if other is not None:
+        compare(trainer, predicted, other, splits["test"], arguments)
     if "train" in splits:
         version = label_version({name: count_split(split) for name, split in splits.items()})
-        trainer.create_model_card(dataset=data_name(data_arguments), label_version=version, splits=splits)
-        if training_arguments.push_to_hub:
+        trainer.create_model_card(dataset=data_name(arguments), label_version=version, splits=splits)
+        if training.push_to_hub:
             trainer.push_to_hub()
+
+
+def end_with(error: Exception) -> NoReturn:
+    """End the command with one line that says what is wrong."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if isinstance(error, StrictDataclassClassValidationError):
+        lines = lines[1:]  # the first names a method, the second says what is wrong
+    sys.exit(f"train_umgf.py: error: {' '.join(lines)}")
 
 
 def count_pieces(tokenizer, sentences: list[list[str]]) -> list[list[int]]:
@@ -304,8 +218,12 @@ def count_pieces(tokenizer, sentences: list[list[str]]) -> list[list[int]]:
     return [[encoding.word_ids(i).count(k) for k in range(len(words))] for i, words in enumerate(sentences)]
 
 
-def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, arguments: DataArguments) -> None:
-    """Score a split as it is, and a test split with pictures also without them and with them shuffled among posts."""
+def evaluate(trainer: MultimodalNerTrainer, dataset: Dataset, split: str, arguments: DataArguments) -> Tags:
+    """Score a split as it is, and a test split with pictures also without them and with them shuffled among posts.
+
+    Returns:
+        The predicted tags of the split as it is.
+    """
     variants = {split: dataset}
     read = trainer.processing_class.columns
     visual = [name for name in columns_from_pictures(dataset) if name in read]
@@ -313,20 +231,60 @@ def evaluate(trainer: MultimodalNerTrainer, dataset, split: str, arguments: Data
         variants["test_without_pictures"] = remove_pictures(dataset)
         if len(dataset) > 1:
             variants["test_shuffled_pictures"] = shuffle_pictures(dataset)
-    for name, variant in variants.items():
-        gold, predicted = trainer.predict_tags(variant)
-        scores = evaluate_tags(gold, predicted, bootstrap_samples=arguments.bootstrap_samples)
-        if arguments.fragment_f1:
-            pieces = count_pieces(trainer.processing_class.tokenizer, variant["tokens"][:])
-            scores["fragment_f1"] = fragment_f1(gold, predicted, pieces)["f1"]
-        trainer.save_metrics(name, {f"{name}_{key}": value for key, value in scores.items()})
-        if trainer.is_world_process_zero():
-            folder = Path(trainer.args.output_dir)
-            write_conll(folder / f"{name}_predictions.conll", dataset["id"], dataset["tokens"], gold, predicted)
-            print(
-                f"{name:24} F1 {scores['f1']:6.2f} [{scores['f1_low']:.2f}, {scores['f1_high']:.2f}]   "
-                f"precision {scores['precision']:6.2f}   recall {scores['recall']:6.2f}"
-            )
+    predictions = {name: score(trainer, variant, name, arguments) for name, variant in variants.items()}
+    return predictions[split]
+
+
+def score(trainer: MultimodalNerTrainer, dataset: Dataset, name: str, arguments: DataArguments) -> Tags:
+    """Predict the tags of posts; save them and their scores under this name, and print the scores."""
+    gold, predicted = trainer.predict_tags(align_labels(DatasetDict(own=dataset), trainer.model.config.label2id)["own"])
+    scores = evaluate_tags(gold, predicted, bootstrap_samples=arguments.bootstrap_samples)
+    if arguments.fragment_f1:
+        pieces = count_pieces(trainer.processing_class.tokenizer, dataset["tokens"][:])
+        scores["fragment_f1"] = fragment_f1(gold, predicted, pieces)["f1"]
+    trainer.save_metrics(name, {f"{name}_{key}": value for key, value in scores.items()})
+    if trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
+        write_conll(folder / f"{name}_predictions.conll", dataset["id"], dataset["tokens"], gold, predicted)
+        print_scores(name, scores)
+        if name in ("validation", "test"):
+            labels = trainer.model.config.id2label
+            for kind in entity_types(labels[i] for i in range(len(labels))):
+                if f"{kind}_f1" in scores:
+                    print_scores(f"  {kind}", scores, f"{kind}_")
+    return predicted
+
+
+def print_scores(name: str, scores: dict[str, float], prefix: str = "") -> None:
+    """Print a row of scores, with the interval of F1 where there is one."""
+    interval = ""
+    if f"{prefix}f1_low" in scores:
+        interval = f"[{scores[f'{prefix}f1_low']:.2f}, {scores[f'{prefix}f1_high']:.2f}]"
+    print(
+        f"{name:24} F1 {scores[f'{prefix}f1']:6.2f} {interval:16}   precision {scores[f'{prefix}precision']:6.2f}   "
+        f"recall {scores[f'{prefix}recall']:6.2f}   names {scores[f'{prefix}support']}"
+    )
+
+
+def compare(
+    trainer: MultimodalNerTrainer,
+    predicted: Tags,
+    other: MultimodalNerTrainer,
+    dataset: Dataset,
+    arguments: DataArguments,
+) -> None:
+    """Test another model on the same posts, and say how sure the difference between the two is."""
+    name = "test_compared"
+    other_predicted = score(other, dataset, name, arguments)
+    names = dataset.features["ner_tags"].feature.names
+    gold = [[names[tag] for tag in tags] for tags in dataset["ner_tags"]]
+    difference = paired_randomization_test(gold, predicted, other_predicted)
+    trainer.save_metrics(name, {f"{name}_{key}": value for key, value in difference.items()})
+    if trainer.is_world_process_zero():
+        print(
+            f"F1 minus that of {arguments.compare_with}: {difference['difference']:+.2f} points, "
+            f"p = {difference['p_value']:.4f} (paired randomisation test, two-sided)"
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from PIL import Image
 
 from modeling_umgf import UmgfConfig, UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
 from modeling_umgf.labels import bio_labels
-from train_umgf import train_tokenizer
+from modeling_umgf.tokenizer_from_scratch import train_tokenizer
 
 from .record import write_result
 

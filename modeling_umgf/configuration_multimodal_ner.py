@@ -8,6 +8,8 @@ from huggingface_hub.dataclasses import strict, validated_field
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .configuration_bilstm import BilstmConfig  # noqa: F401 - a text encoder of this package: a saved model carries it
+
 READ_BY_TRANSFORMERS = {
     "attn_implementation",
     "auto_map",

@@ -11,6 +11,8 @@ from torch import nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from .modeling_bilstm import BilstmModel  # noqa: F401 - a text encoder of this package: a saved model carries it
+
 ATTENTION_FLAGS = {
     "sdpa": "_supports_sdpa",
     "flash_attention_2": "_supports_flash_attn",

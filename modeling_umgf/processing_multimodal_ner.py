@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
 
@@ -80,6 +80,7 @@ class MultimodalNerProcessor(ProcessorMixin):
     columns: ClassVar[tuple[str, ...]] = ()
     describers: ClassVar[tuple[str, ...]] = ()  # functions that find what is not given: "grounder", "labeler"
     node_kinds: ClassVar[dict[str, NodeKind]] = {}
+    needs: ClassVar[tuple[str, ...]] = ()  # settings that are only left out on purpose when a model is trained
     text_kwargs: ClassVar[dict[str, Any]] = {"padding": True, "truncation": True}
 
     @property
@@ -92,6 +93,10 @@ class MultimodalNerProcessor(ProcessorMixin):
         """Names of the tensors of a batch of posts with pictures."""
         names = ["input_ids", "attention_mask", "word_starts", *self.text_inputs([])]
         return [*names, "pixel_values", "object_mask"] if self.reads_pictures else names
+
+    def settings_for_model(self, config: PreTrainedConfig) -> dict[str, Any]:
+        """Settings that a model must have for this processor, where its configuration has other ones."""
+        return {}
 
     # ------------------------------------------------------------------------------------------------- one call
 

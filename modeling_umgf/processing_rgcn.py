@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .processing_multimodal_ner import (
@@ -44,6 +45,7 @@ class RgcnProcessor(MultimodalNerProcessor):
 
     columns = ("id", "image", "object_features", "object_labels", "neighbors_inter", "neighbors_intra")
     describers = ("labeler",)
+    needs = ("relation_index",)
     node_kinds = {
         "objects": OBJECTS,
         "inter": NodeKind(
@@ -71,6 +73,14 @@ class RgcnProcessor(MultimodalNerProcessor):
             for relation in RELATIONS:
                 names += [f"{relation}_neighbor_{part}" for part in ("features", "scores", "mask")]
         return names
+
+    def settings_for_model(self, config: PreTrainedConfig) -> dict[str, Any]:
+        """The width of the neighbours' features, where it is not what the model reads."""
+        if self.relation_index is None:
+            return {}
+        _, width = self.relation_index.feature_shape
+        fits = width == (config.neighbor_feature_size or config.object_feature_size)
+        return {} if fits else {"neighbor_feature_size": width}
 
     def add_nodes(
         self,

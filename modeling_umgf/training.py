@@ -1,23 +1,41 @@
 """Training arguments and the Trainer that every model of this package uses."""
 
+import math
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.utils.data import SequentialSampler
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
+from safetensors import SafetensorError
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
 
+from .checkpoints import checkpoint_to_resume, list_files
 from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .evaluation import SeqevalMetric
 from .files import write_whole
 from .model_card import describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
+
+LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
+BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 
 
 @dataclass
@@ -52,13 +70,72 @@ class MultimodalNerTrainingArguments(TrainingArguments):
     hub_strategy: str = field(default="end", metadata={"help": "What --push_to_hub uploads, and when: end = once."})
 
     def __post_init__(self):
-        if not (self.do_train or self.do_eval or self.do_predict):
+        for name in LEARNING_RATES:
+            rate = getattr(self, name)
+            if not 0 <= rate < math.inf:
+                raise ValueError(f"--{name} {rate}: a learning rate is a number, at least 0.")
+        for name in BATCH_SIZES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: a whole number, at least 1.")
+        self.do_all = not (self.do_train or self.do_eval or self.do_predict)
+        """Nothing was chosen: train, evaluate and predict as far as the data go."""
+        if self.do_all:
             self.do_train = self.do_eval = self.do_predict = True
         if not self.do_train:  # nothing to evaluate in between, which would switch do_eval on
-            self.eval_strategy = "no"
-            self.load_best_model_at_end = False
+            self.evaluate_only()
+        if self.data_seed is None:
+            self.data_seed = self.seed  # the order of the posts is the same in all processes
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused there
         super().__post_init__()
+
+    def evaluate_only(self) -> None:
+        """Leave out training, and what would happen in between."""
+        self.do_train = False
+        self.eval_strategy = IntervalStrategy.NO
+        self.load_best_model_at_end = False
+
+
+class TrainingTime(TrainerCallback, ExportableState):
+    """Seconds of training up to the last checkpoint, in the legs before this one.
+
+    Args:
+        earlier: seconds of the legs before.
+    """
+
+    def __init__(self, earlier: float = 0.0):
+        self.earlier = earlier
+        self.start = time.time()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Begin a leg."""
+        self.start = time.time()
+
+    def state(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"args": {"earlier": self.earlier + time.time() - self.start}, "attributes": {}}
+
+
+class LengthGroups(Sampler):
+    """Posts of like length together, in an order that depends on seed and epoch alone: the same in every process.
+
+    Args:
+        lengths: of the posts.
+        batch_size: posts in a batch of all processes.
+        seed: decides the order, with the epoch.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
 class MultimodalNerTrainer(Trainer):
@@ -79,9 +156,11 @@ class MultimodalNerTrainer(Trainer):
         if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
             lengths = [len(tokens) for tokens in train_dataset["tokens"]]
             train_dataset = train_dataset.add_column(args.length_column_name, lengths)
-        callbacks = list(callbacks or [])
+        self.clock = TrainingTime()
+        callbacks = [self.clock, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        self.order = None  # of the training posts, where it is `LengthGroups`
         super().__init__(
             model,
             args,
@@ -91,6 +170,8 @@ class MultimodalNerTrainer(Trainer):
             callbacks=callbacks,
             **kwargs,
         )
+        if args.world_size > 1:
+            set_seed(args.seed + args.process_index)  # else all processes would drop the same states
         self.card_data = {}
         self.metric = SeqevalMetric(keep_in_memory=True)
 
@@ -114,6 +195,36 @@ class MultimodalNerTrainer(Trainer):
             # a word beyond the text encoder's limit has no prediction: it counts as O
             predicted.append([names.get(label, "O") for label in row[words].tolist()])
         return gold, predicted
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs) -> TrainOutput:
+        """Train.
+
+        Args:
+            resume_from_checkpoint: a checkpoint to go on from; True = the last whole one in the output folder, if there
+                is one.
+            kwargs: as for `Trainer`.
+
+        Returns:
+            As `Trainer`; `train_runtime` is the sum of all legs.
+
+        Raises:
+            ValueError: the checkpoint is not there, or not whole.
+            OSError: a checkpoint could not be written.
+        """
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            saved = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).stateful_callbacks
+            self.clock.earlier = saved["TrainingTime"]["args"]["earlier"]
+        output = super().train(checkpoint, **kwargs)
+        output.metrics["train_runtime"] += self.clock.earlier
+        return output
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """The loss; one that is a sum over posts is a sum over those of all processes and accumulated batches too."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.model.training and self.model.config.crf_reduction == "sum":  # what follows takes means of them
+            return loss * self.args.world_size * self.current_gradient_accumulation_steps
+        return loss
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW with a learning rate for the text encoder, the image encoder, the CRF and everything else."""
@@ -142,6 +253,24 @@ class MultimodalNerTrainer(Trainer):
         if not _internal_call:
             self.create_model_card()
 
+    def _save_checkpoint(self, model, trial) -> None:
+        folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # of a run before: written last, it says "whole"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise OSError(
+                f"The checkpoint {folder} could not be written ({error}). Those before it are whole: make room, and go "
+                "on with --resume_from_checkpoint True."
+            ) from error
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # every process writes its own
+        if self.args.should_save:
+            list_files(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         # a pickle, which nothing reads; the card holds the settings
@@ -158,6 +287,20 @@ class MultimodalNerTrainer(Trainer):
         self.card_data |= {name: value for name, value in given.items() if value is not None}
         if self.is_world_process_zero():
             write_model_card(self.args.output_dir, describe_run(self, **self.card_data), model=self.hub_model_id or ".")
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        # Trainer's own groups by the batch of one process, and in an order that each process draws for itself.
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if dataset is None or self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        posts = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        self.order = LengthGroups(dataset[self.args.length_column_name][:], posts, self.args.data_seed)
+        return self.order
+
+    def _run_epoch(self, *args, epoch: int, **kwargs):
+        if self.order is not None:
+            self.order.epoch = epoch
+        return super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler | None:
         # Trainer would group evaluation by length too, and so return the predictions in another order.

@@ -15,7 +15,8 @@ from train_distributed import main as train_distributed
 
 from dataset_scripts.reading.conll import read_conll
 from modeling_umgf import UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
-from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
+from modeling_umgf.checkpoints import what_is_torn
+from modeling_umgf.training import LengthGroups, MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
 TESTS = Path(__file__).parent
 
@@ -70,6 +71,71 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path):
     resumed = trainer_for(tmp_path / "resumed")
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_resuming_within_an_epoch_gives_them_too(tmp_path):
+    by_steps = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    whole = trainer_for(tmp_path / "whole", save_total_limit=None, **by_steps)
+    whole.train()
+    resumed = trainer_for(tmp_path / "resumed", **by_steps)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))  # the second of three steps
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_training_without_a_checkpoint_to_resume_starts_at_the_beginning(tmp_path):
+    trainer = trainer_for(tmp_path, num_train_epochs=1)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 3
+
+
+def test_a_new_run_in_the_folder_of_another_leaves_no_checkpoint_of_both(tmp_path, monkeypatch):
+    trainer_for(tmp_path, num_train_epochs=1).train()
+    assert what_is_torn(tmp_path / "checkpoint-3") is None
+    second = trainer_for(tmp_path, num_train_epochs=1)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(second, "_save_optimizer_and_scheduler", killed)  # after the weights are written
+    with pytest.raises(KeyboardInterrupt):
+        second.train()
+    assert what_is_torn(tmp_path / "checkpoint-3") == "trainer_state.json is missing or torn"
+
+
+def test_posts_of_like_length_come_together_in_the_same_order_in_every_process():
+    lengths = [i % 7 for i in range(200)]
+    torch.manual_seed(1)
+    order = LengthGroups(lengths, batch_size=8, seed=3)
+    first = list(order)
+    torch.manual_seed(2)  # what dropout has drawn in another process
+    assert list(order) == first and sorted(first) == list(range(200))
+    order.epoch = 1
+    assert list(order) != first
+    spread = [max(batch) - min(batch) for batch in batches([lengths[i] for i in first], 8)]
+    assert sum(spread) / len(spread) < 3
+
+
+def batches(values: list, size: int) -> list[list]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def test_a_summed_loss_stays_one_where_batches_are_accumulated(tmp_path):
+    sampling = {
+        "train_sampling_strategy": "sequential",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "max_steps": 1,
+    }
+    entries = []
+    for size, steps in ((4, 1), (2, 2)):
+        config = without_dropout(featured_config())
+        config.crf_reduction = "sum"
+        sampling |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
+        trainer = trainer_for(tmp_path / str(size), config, **sampling)
+        trainer.train()
+        entries.append(trainer.state.log_history[0])
+    assert entries[0]["loss"] == pytest.approx(entries[1]["loss"], rel=1e-4)
+    assert entries[0]["grad_norm"] == pytest.approx(entries[1]["grad_norm"], rel=1e-3)
 
 
 def test_accumulated_gradients_have_the_loss_of_the_large_batch(tmp_path):

@@ -17,6 +17,8 @@ _OBJECT = {
     "phrase": _WORD_SPAN,  # null: found by a general query, linked to every word
 }
 
+_VECTORS = List(List(Value("float32")))
+
 _NEIGHBOR = {"id": Value("string"), "score": Value("float64")}
 
 
@@ -48,8 +50,10 @@ _ALL = (
     Column("image", Image(), optional=False, seen_in_picture=True, moves_with_picture=True, heavy=True),
     Column("noun_phrases", List(_WORD_SPAN)),
     Column("objects", List(_OBJECT), seen_in_picture=True),  # linked to the post's own words
-    Column("object_features", List(List(Value("float32"))), seen_in_picture=True, heavy=True),  # of these objects
-    Column("knowledge_features", List(List(Value("float32"))), seen_in_picture=True, moves_with_picture=True, heavy=True),
+    Column("object_features", _VECTORS, seen_in_picture=True, heavy=True),  # of these objects
+    Column(
+        "knowledge_features", List(List(Value("float32"))), seen_in_picture=True, moves_with_picture=True, heavy=True
+    ),
     Column("picture_adds", Value("bool")),  # whether the picture adds to the text
     Column("caption", Value("string"), seen_in_picture=True, moves_with_picture=True),
     Column("object_labels", List(Value("string")), seen_in_picture=True, moves_with_picture=True),

@@ -1,0 +1,404 @@
+"""What the training command trains: the arguments that say it, and the model and processor made from them."""
+
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset, DatasetDict
+from transformers import (
+    AutoConfig,
+    AutoModelForTokenClassification,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from .configuration_bilstm import BilstmConfig
+from .image_processing_multimodal_ner import MultimodalNerImageProcessor
+from .other_labels import with_labels
+from .processing_multimodal_ner import MultimodalNerProcessor
+from .systems import System, system, systems, text_only_twin
+from .tokenization_bilstm import train_word_tokenizer
+from .tokenizer_from_scratch import train_tokenizer
+
+logger = logging.get_logger(__name__)
+
+JSON_ARGUMENTS = ("text_config", "vision_config", "config_overrides", "processor_overrides")
+OF_A_NEW_MODEL = ("model_type", "text_model", "vision_model", "text_config", "vision_config", "text_only")
+OF_PICTURES = ("vision_model", "vision_config", "image_size")
+
+
+@dataclass
+class ModelArguments:
+    """What to train."""
+
+    model_type: str | None = field(
+        default=None,
+        metadata={"help": f"The system: {', '.join(systems())} (default: the first), or one of your own."},
+    )
+    system_file: str | None = field(
+        default=None, metadata={"help": "Python file that defines and registers a system of your own."}
+    )
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A trained model of this package to go on with, or to evaluate."}
+    )
+    new_labels: bool = field(
+        default=False,
+        metadata={"help": "Go on with the labels of the data: those the model knows stay, the others start anew."},
+    )
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: id or folder."})
+    vision_model: str | None = field(default=None, metadata={"help": "Pretrained image encoder: id or folder."})
+    text_config: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON: configuration of a text encoder trained from scratch, with model_type; vocab_size is how "
+            "many pieces its tokenizer learns from the training posts."
+        },
+    )
+    vision_config: dict | str | None = field(
+        default=None,
+        metadata={"help": "JSON: the same of an image encoder trained from scratch."},
+    )
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": 'JSON: any setting of the model, e.g. {"dropout": 0.1}.'}
+    )
+    processor_overrides: dict | str | None = field(
+        default=None, metadata={"help": 'JSON: any setting of the processor, e.g. {"max_objects": 12}.'}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Pictures are resized to this many pixels square; default: what the image encoder reads."},
+    )
+    text_only: bool = field(
+        default=False, metadata={"help": "The text-only twin: same text encoder and decoder, no pictures, no fusion."}
+    )
+
+    def __post_init__(self):
+        for name in JSON_ARGUMENTS:
+            setattr(self, name, read_mapping(f"--{name}", getattr(self, name)))
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"--image_size {self.image_size}: a whole number of pixels, at least 1.")
+        if self.system_file:
+            load_system_file(Path(self.system_file))
+
+    def chosen_system(self) -> System:
+        """The system of the model: that of the trained one, the one that is named, or its text-only twin."""
+        if self.model_name_or_path:
+            return trained_system(self.model_name_or_path)
+        model_type = self.model_type or next(iter(systems()))
+        return text_only_twin(model_type) if self.text_only else system(model_type)
+
+
+def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """Make the model and its processor: a trained one, one on pretrained encoders, or one from scratch.
+
+    Args:
+        arguments: what to train.
+        splits: the data; their labels are the model's, and a tokenizer from scratch learns from the split train.
+
+    Raises:
+        ValueError: arguments contradict each other, the data or the model; it names the argument.
+    """
+    labels = next(iter(splits.values())).features["ner_tags"].feature.names
+    make = build_trained if arguments.model_name_or_path else build_new
+    model, processor = make(arguments, labels, splits)
+    check_pictures_can_be_read(model, processor, splits)
+    return model, processor
+
+
+def build_trained(
+    arguments: ModelArguments, labels: Sequence[str], splits: DatasetDict
+) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """A trained model, with its labels or those of the data."""
+    name = arguments.model_name_or_path
+    if given := [f"--{own}" for own in OF_A_NEW_MODEL if getattr(arguments, own)]:
+        raise ValueError(
+            f"{', '.join(given)}: {name} is trained already. Leave this out, or leave out --model_name_or_path to "
+            "train a new model."
+        )
+    if arguments.new_labels and "train" not in splits:
+        raise ValueError("--new_labels: new labels must be trained; give training posts too, such as --train_file.")
+    model, processor = load_trained(name, arguments.config_overrides, arguments.processor_overrides)
+    if arguments.new_labels:
+        model = with_labels(model, labels_of_model(labels, model.config.subword_labels))
+    check_labels(name, labels, model.config.label2id)
+    if arguments.image_size is not None:
+        if not processor.reads_pictures:
+            raise ValueError(f"--image_size: {name} reads no pictures.")
+        settings = processor.image_processor.to_dict()
+        settings["size"] = {"height": arguments.image_size, "width": arguments.image_size}
+        processor.image_processor = type(processor.image_processor).from_dict(settings)
+    if wanted := processor.settings_for_model(model.config):
+        raise ValueError(f"--processor_overrides: this needs a model with {shown(wanted)}, which {name} is not.")
+    return model, processor
+
+
+def build_new(
+    arguments: ModelArguments, labels: Sequence[str], splits: DatasetDict
+) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """A new model of the system that is chosen."""
+    if arguments.new_labels:
+        raise ValueError("--new_labels belongs to --model_name_or_path: a new model has the labels of the data.")
+    if "train" not in splits:
+        raise ValueError(
+            "There are no posts to train on: give --train_file, or a trained model as --model_name_or_path."
+        )
+    if bool(arguments.text_model) == bool(arguments.text_config):
+        raise ValueError("Give the text encoder as either --text_model (pretrained) or --text_config (from scratch).")
+    if arguments.vision_model and arguments.vision_config:
+        raise ValueError(
+            "Give the image encoder as either --vision_model (pretrained) or --vision_config (from scratch)."
+        )
+    chosen = arguments.chosen_system()
+    for name in ("text_model", "vision_model"):
+        refuse_tagger(name, getattr(arguments, name))
+    config = dict(arguments.config_overrides or {})
+    processor_settings = dict(arguments.processor_overrides or {})
+    visual = [name for name in OF_PICTURES if getattr(arguments, name)]
+    if arguments.text_only:
+        config = settings_of_twin(config, [*processor_settings, *visual], chosen)
+        processor_settings = {}
+    elif visual and not chosen.reads_pictures:
+        raise ValueError(f"--{', --'.join(visual)}: {chosen.config.title} reads no pictures; leave this out.")
+    for name in chosen.processor.needs:
+        if name not in processor_settings:
+            raise ValueError(
+                f"{chosen.config.title} without {name} is only a part of it: give --processor_overrides "
+                f"'{{\"{name}\": …}}', or null there to go on without."
+            )
+    vision = arguments.vision_model if chosen.reads_pictures else None
+    if chosen.reads_pictures and arguments.vision_config:
+        config["vision_config"] = arguments.vision_config
+    has_encoder = bool(vision or config.get("vision_config"))
+    if arguments.image_size and chosen.reads_pictures and not has_encoder:
+        raise ValueError("--image_size: there is no image encoder; give --vision_model or --vision_config.")
+    if "object_features" in chosen.processor.columns and not has_encoder and (width := feature_width(splits)):
+        config.setdefault("object_feature_size", width)
+    tokenizer, text = text_encoder(arguments, splits["train"])
+
+    def make(**settings: Any) -> PreTrainedModel:
+        own_labels = labels_of_model(labels, settings.get("subword_labels"))
+        return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
+
+    model = make(**config)
+    tokenizer.model_max_length = min(
+        tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
+    )
+    parts = {"tokenizer": tokenizer}
+    if chosen.reads_pictures:
+        parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
+            model.config.vision_config, vision, arguments.image_size
+        )
+    settings = model.config.processor_settings() | processor_settings
+    processor = make_processor(chosen.processor, parts | settings)
+    if wanted := processor.settings_for_model(model.config):
+        if clash := wanted.keys() & config.keys():
+            given = {name: config[name] for name in clash}
+            raise ValueError(f"--config_overrides: {shown(given)}, but the processor needs {shown(wanted)}.")
+        model = make(**config | wanted)
+    return model, processor
+
+
+def text_encoder(arguments: ModelArguments, posts: Dataset) -> tuple[PreTrainedTokenizerFast, str | dict[str, Any]]:
+    """The tokenizer, and the id, folder or configuration of the text encoder."""
+    if arguments.text_model:
+        return AutoTokenizer.from_pretrained(arguments.text_model, add_prefix_space=True), arguments.text_model
+    text = dict(arguments.text_config)
+    limit = text.get("max_position_embeddings", 512)
+    try:
+        if text.get("model_type") == BilstmConfig.model_type:  # it reads whole words
+            reads_characters = text.get("characters", "none") != "none"
+            tokenizer = train_word_tokenizer(posts["tokens"], limit, characters=reads_characters)
+        else:
+            tokenizer = train_tokenizer(posts["tokens"], limit, text.get("vocab_size"))
+    except ValueError as error:
+        raise ValueError(f"--text_config: {error}") from error
+    text["vocab_size"] = len(tokenizer)
+    return tokenizer, text
+
+
+def labels_of_model(labels: Sequence[str], subword_labels: str | None) -> list[str]:
+    """The labels of the data, and those of pieces where pieces are labelled."""
+    return [*labels, "X", "[CLS]", "[SEP]"] if subword_labels == "x" else list(labels)
+
+
+def read_mapping(what: str, given: dict | str | None) -> dict[str, Any] | None:
+    """Read a setting that is a mapping, in JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if given is None or isinstance(given, dict):
+        return given
+    try:
+        value = json.loads(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: {given!r} is no JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f'{what}: {given!r} is no mapping such as {{"name": 1}}.')
+    return value
+
+
+def read_settings(file: str, known: Sequence[str]) -> dict[str, Any]:
+    """Read a YAML or JSON file of arguments.
+
+    Raises:
+        ValueError: it cannot be read, holds no settings, or one that is not known.
+    """
+    try:
+        settings = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file}: holds no settings; write one a line, such as num_train_epochs: 5.")
+    if unknown := sorted(str(name) for name in settings.keys() - set(known)):
+        raise ValueError(f"{file}: no such argument: {', '.join(unknown)} (see train_umgf.py --help).")
+    return settings
+
+
+def load_system_file(path: Path) -> None:
+    """Run the file of a system, which registers it."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or not path.is_file():
+        raise ValueError(f"--system_file {path}: there is no such Python file.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module  # saving a model looks its class up there
+    specification.loader.exec_module(module)
+
+
+def trained_system(name: str) -> System:
+    """The system of a trained model.
+
+    Raises:
+        ValueError: it is no model of this package.
+    """
+    model_type = AutoConfig.from_pretrained(name).model_type
+    if model_type not in systems():
+        raise ValueError(
+            f"{name} is no trained tagger of this package, but a model of the type {model_type}: to train on it, give "
+            "it as --text_model."
+        )
+    return system(model_type)
+
+
+def load_trained(
+    name: str, config_overrides: dict[str, Any] | None = None, processor_overrides: dict[str, Any] | None = None
+) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
+    """Load a trained model and its processor, with some settings changed.
+
+    Args:
+        name: its id or folder.
+        config_overrides: settings of the model that change no layer.
+        processor_overrides: settings of the processor.
+
+    Raises:
+        ValueError: it is no model of this package, or the settings do not fit it.
+    """
+    trained_system(name)
+    config = AutoConfig.from_pretrained(name)
+    shared = config.processor_settings()
+    if config_overrides:
+        config = type(config).from_dict(config.to_dict() | config_overrides)
+    try:
+        model, found = AutoModelForTokenClassification.from_pretrained(name, config=config, output_loading_info=True)
+        misfits = sorted(
+            str(key) for keys in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in found[keys]
+        )
+    except RuntimeError as error:
+        misfits = [str(error).splitlines()[0]]
+    if misfits:
+        raise ValueError(
+            f"The weights of {name} do not fit its configuration ({', '.join(misfits[:2])}"
+            f"{' …' if len(misfits) > 2 else ''}); --config_overrides can change no layer of a trained model."
+        )
+    processor = AutoProcessor.from_pretrained(name)
+    changed = {own: value for own, value in config.processor_settings().items() if value != shared[own]}
+    changed |= processor_overrides or {}
+    if changed:
+        parameters = list(inspect.signature(type(processor).__init__).parameters)[1:]
+        processor = make_processor(type(processor), {own: getattr(processor, own) for own in parameters} | changed)
+    return model, processor
+
+
+def make_processor(processor_class: type, settings: dict[str, Any]) -> MultimodalNerProcessor:
+    """Make a processor; a setting that there is not is a ValueError."""
+    try:
+        return processor_class(**settings)
+    except TypeError as error:
+        raise ValueError(f"--processor_overrides: {error}") from error
+
+
+def check_labels(name: str, labels: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError where the data have labels that a trained model does not know."""
+    if unknown := [label for label in labels if label not in known]:
+        raise ValueError(
+            f"The data have labels that {name} does not know: {', '.join(unknown)}; it knows {', '.join(known)}. Go on "
+            "with the labels of the data by --new_labels, or rename them in the data."
+        )
+
+
+def refuse_tagger(argument: str, name: str | None) -> None:
+    """Raise ValueError where a trained tagger is given as an encoder."""
+    if name is not None and AutoConfig.from_pretrained(name).model_type in systems():
+        raise ValueError(
+            f"--{argument} {name} is a trained tagger of this package, no encoder: go on with it by "
+            f"--model_name_or_path {name}."
+        )
+
+
+def settings_of_twin(config: dict[str, Any], others: Sequence[str], twin: System) -> dict[str, Any]:
+    """The settings that a text-only twin shares with the run it is the twin of; the others are named in the log."""
+    shared = {name: value for name, value in config.items() if name in twin.config.own_settings()}
+    if left_out := sorted((config.keys() - shared.keys()) | set(others)):
+        logger.warning(f"The text-only twin has no {', '.join(left_out)}: these settings are left out.")
+    return shared
+
+
+def feature_width(splits: DatasetDict) -> int | None:
+    """Width of the column `object_features` of the data; None where there are none."""
+    for split in splits.values():
+        if "object_features" in split.column_names:
+            for features in split["object_features"]:
+                if features:
+                    return len(features[0])
+    return None
+
+
+def check_pictures_can_be_read(model: PreTrainedModel, processor: MultimodalNerProcessor, splits: DatasetDict) -> None:
+    """Raise ValueError where the model can't read the pictures of the data, or their features."""
+    config = model.config
+    reads_features = "object_features" in processor.columns
+    width = feature_width(splits) if reads_features else None
+    if width not in (None, config.object_feature_size):
+        raise ValueError(
+            f"The column object_features of the data is {width} wide, the model reads {config.object_feature_size}: "
+            "leave out the image encoder, or compute the features with the same one."
+        )
+    if not processor.reads_pictures or config.vision_config is not None:
+        return
+    for name, split in splits.items():
+        columns = [column for column in ("objects", "object_features") if column in split.column_names]
+        if "image" not in split.column_names or split.data["image"].null_count == len(split):
+            continue
+        pictures = split.data["image"].is_valid().to_pylist()
+        others = {column: split[column][:] for column in columns}
+        for i, picture in enumerate(pictures):
+            described = reads_features and "object_features" in others and others["object_features"][i] is not None
+            if picture and not described and ("objects" not in others or others["objects"][i] != []):
+                raise ValueError(
+                    f"Post {split['id'][i]} of the split {name} has a picture, but the model has no image encoder: "
+                    "give one as --vision_model or --vision_config, or train the --text_only twin."
+                )
+
+
+def shown(settings: dict[str, Any]) -> str:
+    """Settings as a sentence has them."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
