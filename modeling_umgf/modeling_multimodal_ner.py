@@ -22,6 +22,7 @@ from .configuration_multimodal_ner import MultimodalNerConfig
 from .decoders import LABEL_DECODERS, LinearChainCrf
 from .image_encoder import blank_picture, build_encoder, feature_map, load_image_encoder, measure, running_statistics
 from .labels import bio_transition_penalty
+from .pushed_card import add_card
 
 logger = logging.get_logger(__name__)
 
@@ -178,6 +179,11 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         }
         super().save_pretrained(save_directory, **kwargs)
         carry_code(save_directory)
+
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """Push as every transformers model; a repository without a card gets one first."""
+        add_card(repo_id, self.name_or_path, kwargs.get("private"), kwargs.get("token"))
+        return super().push_to_hub(repo_id, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

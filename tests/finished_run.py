@@ -29,6 +29,7 @@ def train(
     pictures: bool = True,
     splits: DatasetDict | None = None,
     dataset: str = "three posts",
+    resume: bool = False,
     **arguments,
 ) -> MultimodalNerTrainer:
     """Train (one epoch by default), evaluate, and save everything that the training command saves."""
@@ -42,7 +43,7 @@ def train(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
     )
-    trainer.save_metrics("train", trainer.train().metrics)
+    trainer.save_metrics("train", trainer.train(resume_from_checkpoint=resume).metrics)
     trainer.save_model()
     gold, predicted = trainer.predict_tags(splits["test"])
     for variant in ("test", "test_without_pictures") if pictures else ("test",):
