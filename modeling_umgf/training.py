@@ -16,7 +16,7 @@ from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .evaluation import SeqevalMetric
 from .files import write_whole
-from .model_card import describe_run, write_model_card
+from .model_card import TrainingTime, describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
 
 
@@ -79,7 +79,9 @@ class MultimodalNerTrainer(Trainer):
         if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
             lengths = [len(tokens) for tokens in train_dataset["tokens"]]
             train_dataset = train_dataset.add_column(args.length_column_name, lengths)
-        callbacks = list(callbacks or [])
+        if train_dataset is not None:
+            processing_class.remember_sources(train_dataset.column_names)
+        callbacks = [TrainingTime(), *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         super().__init__(
