@@ -1,6 +1,7 @@
 """The card of a repository on the Hub that a model or its processor is pushed to by itself, without its folder."""
 
 import os
+import re
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -47,5 +48,6 @@ def add_card(
         return
     card = CARD.format(name=name)
     if folder and Path(folder, "run.json").is_file() and Path(folder, "README.md").is_file():
-        card = Path(folder, "README.md").read_text(encoding="utf-8").replace('model="."', f'model="{name}"')
+        card = Path(folder, "README.md").read_text(encoding="utf-8")
+        card = re.sub(r'("multimodal-ner", model)="[^"]*"', rf'\1="{name}"', card)
     hub.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=name, commit_message="Add card")

@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from modeling_umgf import UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
 from modeling_umgf.evaluation import evaluate_tags
-from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments
+from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
 TAGS = [[1, 0, 1, 2, 0, 3], [0, 0, 0, 3, 0], [0] * 6]
 
@@ -46,6 +46,8 @@ def train(
     trainer.save_metrics("train", trainer.train(resume_from_checkpoint=resume).metrics)
     trainer.save_model()
     gold, predicted = trainer.predict_tags(splits["test"])
+    columns = splits["test"]["id"][:], splits["test"]["tokens"][:], gold, predicted
+    write_conll(folder / "test_predictions.conll", *columns)
     for variant in ("test", "test_without_pictures") if pictures else ("test",):
         scores = evaluate_tags(gold, predicted, bootstrap_samples=50)
         trainer.save_metrics(variant, {f"{variant}_{name}": value for name, value in scores.items()})
