@@ -229,12 +229,8 @@ def test_words_beyond_the_limit_are_said(folders):
     tagger = pipeline("multimodal-ner", model=str(folders[0]))
     assert "its last 18 words are not read" in app.say_what_was_cut(tagger, " ".join(["cat"] * 80))
     assert app.say_what_was_cut(tagger, "cat") == ""
-    assert [app.is_right_to_left(text) for text in ("1 שלום Anna", "Anna שלום", "", "😍")] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert app.is_right_to_left("1 שלום Anna")
+    assert not any(map(app.is_right_to_left, ("Anna שלום", "", "😍")))
 
 
 @needs_browser
