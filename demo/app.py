@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import sys
+import unicodedata
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -141,22 +142,27 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
 
     def tag(text: str, picture, boxes: str, no_picture: bool) -> tuple:
         if not text.strip():
-            raise gr.Error("Type or paste a post first.", print_exception=False)
+            return nothing("Type or paste a post first.")
         post = {"text": text, "image": picture}
         if boxes.strip() and picture is not None:
-            post["objects"] = read_boxes(boxes)
+            try:
+                post["objects"] = read_boxes(boxes)
+            except ValueError as error:
+                return nothing(str(error))
         results = tagger([post, text], grounder=grounder)
         for result in results:
             if "error" in result:
-                raise gr.Error(result["error"], print_exception=False)
+                return nothing(result["error"])
         entities, without = results
+        rtl = is_right_to_left(text)
         numbers = number_names(entities, without)
         colors = color_map(numbers, entities, without)
         marked = None if picture is None else mark_objects(picture, entities, numbers)
         return (
-            gr.HighlightedText(highlight(text, entities, numbers), color_map=colors),
+            gr.Markdown(say_what_was_cut(tagger, text)),
+            gr.HighlightedText(highlight(text, entities, numbers), color_map=colors, rtl=rtl),
             gr.AnnotatedImage(marked, color_map=colors, visible=picture is not None),
-            gr.HighlightedText(highlight(text, without, numbers), color_map=colors, visible=no_picture),
+            gr.HighlightedText(highlight(text, without, numbers), color_map=colors, visible=no_picture, rtl=rtl),
             gr.Textbox(say_what_changed(entities, without), visible=no_picture),
             describe(entities, without),
         )
@@ -177,6 +183,7 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
                     )
                 button = gr.Button("Find names", variant="primary", elem_id="run")
             with gr.Column(scale=3):
+                message = gr.Markdown(elem_id="message")
                 names = gr.HighlightedText(label="Names", elem_id="names")
                 names_without = gr.HighlightedText(
                     label="Without the picture", visible=False, elem_id="names-without-picture"
@@ -185,7 +192,8 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
                 objects = gr.AnnotatedImage(label="Objects, in the colour of their name", elem_id="objects", height=300)
         table = gr.Dataframe(headers=list(COLUMNS), label="Details", elem_id="table", interactive=False, wrap=True)
         inputs = [text, picture, boxes, no_picture]
-        outputs = [names, objects, names_without, change, table]
+        outputs = [message, names, objects, names_without, change, table]
+        text.blur(lambda text: gr.Textbox(rtl=is_right_to_left(text)), text, text, show_progress="hidden")
         button.click(tag, inputs, outputs)
         text.submit(tag, inputs, outputs)
         no_picture.input(tag, inputs, outputs)
@@ -204,6 +212,24 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
     return page
 
 
+def nothing(reason: str) -> tuple:
+    """Why there is no result, and the page as it was: an error would cover every part of it."""
+    return f"**{reason}**", *[gr.skip()] * 5
+
+
+def is_right_to_left(text: str) -> bool:
+    """Whether the first letter with a direction belongs to a script that is read from right to left."""
+    directions = (unicodedata.bidirectional(letter) for letter in text or "")
+    return next((direction != "L" for direction in directions if direction in ("L", "R", "AL")), False)
+
+
+def say_what_was_cut(tagger, text: str) -> str:
+    """How many words of a post lie beyond what the model reads, in a sentence; empty where none do."""
+    post = tagger.preprocess(text)
+    lost = int((post.features["word_starts"] < 0).sum()) if post.words else 0
+    return f"**The post is too long: its last {lost} words are not read and get no name.**" if lost else ""
+
+
 def read_boxes(text: str) -> list[dict]:
     """Read the boxes that somebody typed."""
     try:
@@ -215,7 +241,7 @@ def read_boxes(text: str) -> list[dict]:
         return list(boxes)
     except (ValueError, TypeError, KeyError, AttributeError):
         form = '[{"box": [0, 0, 50, 80], "phrase": {"start": 2, "end": 3}}]'
-        raise gr.Error(f"The boxes are not JSON of the form {form}.", print_exception=False) from None
+        raise ValueError(f"The boxes are not JSON of the form {form}.") from None
 
 
 def load_grounder(detector: str):
@@ -223,7 +249,7 @@ def load_grounder(detector: str):
     try:
         from modeling_umgf.grounding import Grounder
     except ImportError as error:
-        raise OSError(f'a detector needs the package: `pip install "modeling_umgf[grounding]"` ({error})') from error
+        raise OSError(f'a detector needs the package: `pip install -e ".[grounding]"` in a clone ({error})') from error
     return Grounder.from_pretrained(detector)
 
 

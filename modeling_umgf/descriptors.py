@@ -34,6 +34,7 @@ class ObjectLabeler(Describer):
         min_score: objects with a lower score are left out.
     """
 
+    role = "labeler"
     default = "facebook/detr-resnet-50"
     load_model = AutoModelForObjectDetection.from_pretrained
     load_processor = AutoImageProcessor.from_pretrained
@@ -77,6 +78,7 @@ class Captioner(Describer):
         max_new_tokens: length of a caption at most.
     """
 
+    role = "captioner"
     default = "Salesforce/blip-image-captioning-base"
     load_model = AutoModelForImageTextToText.from_pretrained
 
@@ -128,6 +130,7 @@ class PictureFeatures(Describer):
         processor: resizes and normalises the pictures for it.
     """
 
+    role = "encoder"
     default = "microsoft/resnet-152"
     load_model = load_image_encoder
     load_processor = MultimodalNerImageProcessor.from_vision_model

@@ -6,10 +6,12 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .fonts import draw_text, is_right_to_left, text_width
 from .labels import Span
 from .pictures import open_picture
 
@@ -24,6 +26,8 @@ _WIDTH = 800
 _MAX_HEIGHT = 800
 _MARGIN = 12
 _FONT_SIZE = 17
+_TYPE_SIZE = 12
+_LABEL_HEIGHT = _FONT_SIZE + 5
 
 
 def draw_objects(
@@ -45,10 +49,9 @@ def draw_objects(
     Raises:
         UnreadablePicture: the picture cannot be opened.
     """
-    font = ImageFont.load_default(_FONT_SIZE)
-    image = None if picture is None else _overlay(open_picture(picture), objects, font)
+    image = None if picture is None else _overlay(open_picture(picture), objects)
     top = 0 if image is None else image.height
-    rows = _lines(words, font)
+    rows = _lines(words, {start: kind for start, _, kind in entities or ()})
     line_height = 2 * _FONT_SIZE + 8 if entities else _FONT_SIZE + 12
     height = top + len(rows) * line_height + len(objects) * (_FONT_SIZE + 8) + 3 * _MARGIN
     canvas = Image.new("RGB", (_WIDTH, height), "white")
@@ -64,17 +67,17 @@ def draw_objects(
         for i, x, width in row:
             if colors[i]:
                 draw.rectangle((x - 3, y - 2, x + width + 3, y + _FONT_SIZE + 4), fill=colors[i])
-            draw.text((x, y), words[i], fill=_text_color(colors[i]), font=font)
+            draw_text(draw, (x, y), words[i], _FONT_SIZE, _text_color(colors[i]))
             if i in entity_of:
                 start, kind = entity_of[i]
                 draw.line((x, y + _FONT_SIZE + 7, x + width, y + _FONT_SIZE + 7), fill="black", width=2)
                 if i == start:
-                    draw.text((x, y + _FONT_SIZE + 8), kind, fill="black", font=ImageFont.load_default(_FONT_SIZE - 5))
+                    draw_text(draw, (x, y + _FONT_SIZE + 8), kind, _TYPE_SIZE)
         y += line_height
     y += _MARGIN
     for number, (node, color) in enumerate(zip(objects, _object_colors(objects), strict=True)):
         draw.rectangle((_MARGIN, y + 2, _MARGIN + 14, y + 16), fill=color)
-        draw.text((_MARGIN + 24, y), f"{_title(number, node)}: {_edges(node, words)}", fill="black", font=font)
+        draw_text(draw, (_MARGIN + 24, y), f"{_title(number, node)}: {_edges(node, words)}", _FONT_SIZE)
         y += _FONT_SIZE + 8
     return canvas
 
@@ -99,7 +102,7 @@ def objects_to_html(
     if picture is not None:
         parts.append(_svg(open_picture(picture), objects, object_colors))
     starts = {start: (end, kind) for start, end, kind in entities or ()}
-    parts.append('<p style="line-height: 2.2">')
+    parts.append('<p dir="auto" style="line-height: 2.2">')
     close = None
     for i, (word, color) in enumerate(zip(words, colors, strict=True)):
         if i in starts:
@@ -112,25 +115,49 @@ def objects_to_html(
     parts.append('</p><ul style="list-style: none; padding: 0">')
     for number, (node, color) in enumerate(zip(objects, object_colors, strict=True)):
         line = html.escape(f"{_title(number, node)}: {_edges(node, words)}")
-        parts.append(f'<li><span style="color: {color}">&#9632;</span> {line}</li>')
+        parts.append(f'<li><span style="color: {color}">&#9632;</span> <bdi>{line}</bdi></li>')
     parts.append("</ul></div>")
     return "\n".join(parts)
 
 
-def _overlay(picture: Image.Image, objects: Sequence[dict[str, Any]], font: ImageFont.FreeTypeFont) -> Image.Image:
+def _overlay(picture: Image.Image, objects: Sequence[dict[str, Any]]) -> Image.Image:
     scale = min(_WIDTH / picture.width, _MAX_HEIGHT / picture.height)
     image = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
     draw = ImageDraw.Draw(image)
-    for number, (node, color) in enumerate(zip(objects, _object_colors(objects), strict=True)):
-        x0, y0, x1, y1 = (value * scale for value in node["box"])
+    colors = _object_colors(objects)
+    boxes = [[value * scale for value in node["box"]] for node in objects]
+    for (x0, y0, x1, y1), color in zip(boxes, colors, strict=True):
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=3)
+    labels: list[tuple[float, float, float, float]] = []
+    for number, (node, (x0, y0, *_), color) in enumerate(zip(objects, boxes, colors, strict=True)):
         label = _title(number, node)
-        width = draw.textlength(label, font=font) + 8
-        x = max(0, min(x0, image.width - width))
-        y = max(0, min(y0, image.height - _FONT_SIZE - 6))
-        draw.rectangle((x, y, x + width, y + _FONT_SIZE + 5), fill=color)
-        draw.text((x + 4, y + 1), label, fill=_text_color(color), font=font)
+        width = text_width(label, _FONT_SIZE) + 8
+        labels.append(_free_place(x0, y0, width, _LABEL_HEIGHT, image.size, labels))
+        x, y, *_ = labels[-1]
+        draw.rectangle(labels[-1], fill=color)
+        draw_text(draw, (x + 4, y + 1), label, _FONT_SIZE, _text_color(color))
     return image
+
+
+def _free_place(
+    x: float, y: float, width: float, height: float, size: tuple[int, int], taken: Sequence[tuple]
+) -> tuple[float, float, float, float]:
+    """The place [x0, y0, x1, y1] of a label: in the picture, at or below (x, y), above it if there is none below."""
+    x = max(0, min(x, size[0] - width))
+    y = max(0, min(y, size[1] - height - 1))
+    step = height + 1
+    below = int((size[1] - height - y) // step)
+    above = int(y // step)
+    for shift in (0, *range(1, below + 1), *range(-1, -above - 1, -1)):
+        place = (x, y + shift * step, x + width, y + shift * step + height)
+        if not any(_meet(place, other) for other in taken):
+            return place
+    return x, y, x + width, y + height  # the picture is full
+
+
+def _meet(place: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two places [x0, y0, x1, y1] share anything."""
+    return place[0] < other[2] and other[0] < place[2] and place[1] < other[3] and other[1] < place[3]
 
 
 def _svg(picture: Image.Image, objects: Sequence[dict[str, Any]], colors: Sequence[str]) -> str:
@@ -139,13 +166,17 @@ def _svg(picture: Image.Image, objects: Sequence[dict[str, Any]], colors: Sequen
     source = base64.b64encode(buffer.getvalue()).decode()
     size = max(picture.size) / 40
     shapes = []
+    labels: list[tuple[float, float, float, float]] = []
     for number, (node, color) in enumerate(zip(objects, colors, strict=True)):
         x0, y0, x1, y1 = node["box"]
+        title = _title(number, node)
+        labels.append(_free_place(x0, y0, 0.6 * size * len(title), size, picture.size, labels))
+        x, y, *_ = labels[-1]
         shapes.append(
             f'<rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}" fill="none" '
-            f'stroke="{color}" stroke-width="{size / 5:.2f}"/><text x="{x0 + size / 4:.1f}" y="{y0 + size:.1f}" '
+            f'stroke="{color}" stroke-width="{size / 5:.2f}"/><text x="{x + size / 4:.1f}" y="{y + size:.1f}" '
             f'font-size="{size:.1f}" fill="{color}" stroke="white" stroke-width="{size / 6:.2f}" '
-            f'paint-order="stroke">{html.escape(_title(number, node))}</text>'
+            f'paint-order="stroke">{html.escape(title)}</text>'
         )
     return (
         f'<svg viewBox="0 0 {picture.width} {picture.height}" style="width: 100%; max-height: 80vh" role="img">'
@@ -193,15 +224,42 @@ def _text_color(background: str | None) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
-def _lines(words: Sequence[str], font: ImageFont.FreeTypeFont) -> list[list[tuple[int, float, float]]]:
-    """Lines of (word, left edge, width) that fit into the width."""
-    lines: list[list[tuple[int, float, float]]] = [[]]
+def _lines(words: Sequence[str], types: dict[int, str]) -> list[list[tuple[int, float, float]]]:
+    """Lines of (word, left edge, width) that fit into the width, in the order in which they are read.
+
+    Args:
+        words: the words of the post.
+        types: first word of each entity → its type, which is written under it.
+    """
+    rows: list[list[tuple[int, float, float]]] = [[]]  # word, its width, width with the type below
     x: float = _MARGIN
     for i, word in enumerate(words):
-        width = font.getlength(word)
-        if x + width > _WIDTH - _MARGIN and lines[-1]:
-            lines.append([])
+        width = text_width(word, _FONT_SIZE)
+        room = max(width, text_width(types[i], _TYPE_SIZE)) if i in types else width
+        if x + room > _WIDTH - _MARGIN and rows[-1]:
+            rows.append([])
             x = _MARGIN
-        lines[-1].append((i, x, width))
-        x += width + 10
-    return lines
+        rows[-1].append((i, width, room))
+        x += room + 10
+    mirrored = is_right_to_left(" ".join(words))
+    return [_placed(row, words, mirrored) for row in rows]
+
+
+def _placed(
+    row: Sequence[tuple[int, float, float]], words: Sequence[str], mirrored: bool
+) -> list[tuple[int, float, float]]:
+    """Place the words of a line from left to right as they are seen; in a mirrored one the first is the rightmost."""
+    seen: list[tuple[int, float, float]] = []
+    for other_way, run in groupby(row, lambda item: is_right_to_left(words[item[0]], mirrored) != mirrored):
+        run = list(run)
+        seen += reversed(run) if other_way else run
+    if mirrored:
+        seen.reverse()
+    x = _MARGIN
+    if mirrored:
+        x = _WIDTH - _MARGIN + 10 - sum(room + 10 for _, _, room in row)
+    placed = []
+    for i, width, room in seen:
+        placed.append((i, x, width))
+        x += room + 10
+    return placed

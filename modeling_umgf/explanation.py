@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .decoding import decode
 from .drawing import draw_objects, objects_to_html
+from .fonts import draw_text
 from .pipeline_multimodal_ner import MultimodalNerPipeline, describe_entity, node_weights
 from .processing_multimodal_ner import NodeKind
 
@@ -43,21 +44,20 @@ class Explanation:
     def to_image(self) -> Image.Image:
         """Draw the picture with its objects and the words, and below, for each entity, its nodes."""
         drawing = draw_objects(self.picture, self.words, *self._drawn())
-        font = ImageFont.load_default(_FONT_SIZE)
         lines = [line for entity in self.entities for line in self._lines(entity)]
         height = len(lines) * (_FONT_SIZE + 6) + 2 * _MARGIN
         image = Image.new("RGB", (drawing.width, drawing.height + height), "white")
         image.paste(drawing)
         draw = ImageDraw.Draw(image)
         for i, line in enumerate(lines):
-            draw.text((_MARGIN, drawing.height + _MARGIN + i * (_FONT_SIZE + 6)), line, fill="black", font=font)
+            draw_text(draw, (_MARGIN, drawing.height + _MARGIN + i * (_FONT_SIZE + 6)), line, _FONT_SIZE)
         return image
 
     def to_html(self) -> str:
         """Write the same as one self-contained page: no script, no other file, everything escaped."""
         rows = []
         for entity in self.entities:
-            name = html.escape(f"{entity['word']} ({entity['entity_group']})")
+            name = f"<bdi>{html.escape(entity['word'])}</bdi> ({html.escape(entity['entity_group'])})"
             rows.append(f"<tr><th colspan=4>{name}, probability {entity['score']:.3f}</th></tr>")
             for link in entity["nodes"]:
                 weight = "" if link["weight"] is None else _bar(link["weight"], "#56b4e9") + f"{link['weight']:.2f}"

@@ -54,8 +54,10 @@ class Grounder(Describer):
         max_objects: most objects of a post, those of general queries first.
         noun_phrases: extractor of noun phrases, see `find_noun_phrases`.
         batch_size: pictures in a forward pass.
+        merge_of: join two noun phrases with nothing but "of" between them.
     """
 
+    role = "detector"
     default = "IDEA-Research/grounding-dino-tiny"
     load_model = AutoModelForZeroShotObjectDetection.from_pretrained
 
@@ -69,6 +71,7 @@ class Grounder(Describer):
         max_objects: int = 12,
         noun_phrases: str | Callable = "nltk",
         batch_size: int = 8,
+        merge_of: bool = False,
     ):
         super().__init__(model, processor)
         self.min_score = min_score
@@ -77,6 +80,7 @@ class Grounder(Describer):
         self.max_objects = max_objects
         self.noun_phrases = noun_phrases
         self.batch_size = batch_size
+        self.merge_of = merge_of
         # Grounding DINO reads all queries as one text of at most so many pieces; the others read a list of queries.
         self.prompt_length: int | None = getattr(model.config, "max_text_len", None)
 
@@ -103,7 +107,7 @@ class Grounder(Describer):
             UnreadablePicture: a picture cannot be opened.
         """
         if noun_phrases is None:
-            noun_phrases = [find_noun_phrases(own, self.noun_phrases) for own in words]
+            noun_phrases = [find_noun_phrases(own, self.noun_phrases, self.merge_of) for own in words]
         if not len(words) == len(pictures) == len(noun_phrases):
             raise ValueError(
                 f"{len(words)} posts, {len(pictures)} pictures and {len(noun_phrases)} lists of noun phrases: give "

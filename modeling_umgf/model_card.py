@@ -9,16 +9,20 @@ import json
 import os
 import platform
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedConfig, Trainer, TrainingArguments
+from transformers import PreTrainedConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from .files import write_whole
 from .labels import entity_types
@@ -26,6 +30,14 @@ from .split_counts import count_split
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 FACTS_FILE = "run.json"
+NOT_UPLOADED = """\
+# What stays here when the folder is uploaded: words and labels of posts, and what loading does not need.
+checkpoint-*
+*.conll
+*.jsonl
+*.csv
+*.parquet
+"""
 PACKAGES = ("modeling_umgf", "torch", "transformers", "datasets", "accelerate", "timm", "pytorch-crf")
 HYPER_PARAMETERS = (
     "learning_rate",
@@ -56,8 +68,39 @@ VARIANTS = {
 }
 
 
+FROM_SCRATCH = "from scratch"
+
+
 class CardError(ValueError):
     """A folder from which no card can be written, in one sentence."""
+
+
+class TrainingTime(TrainerCallback, ExportableState):
+    """Counts the seconds of a training over all its legs: a checkpoint keeps what was counted before it."""
+
+    def __init__(self):
+        self.earlier = 0.0  # seconds
+        self.begin = None
+
+    @property
+    def seconds(self) -> float:
+        """From the first start to now, or to the end; pauses between the legs are left out."""
+        return self.earlier + (0 if self.begin is None else time.perf_counter() - self.begin)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": {"earlier": self.seconds}}
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        """Go on counting where the checkpoint was, if there is one."""
+        kept = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        self.earlier = kept["attributes"]["earlier"] if kept else 0.0
+        self.begin = time.perf_counter()
+
+    def on_train_end(self, args, state, control, **_) -> None:
+        """Stop counting."""
+        self.earlier = self.seconds
+        self.begin = None
 
 
 @dataclass
@@ -86,7 +129,7 @@ def describe_run(
     """Collect the facts of a run.
 
     Args:
-        trainer: after training; scores are those in the `all_results.json` of its folder.
+        trainer: after training; scores are those that were saved in its folder after that, and no older ones.
         dataset: name of the data.
         label_version: a sentence that says which gold labels these are.
         splits: the data; default: the trainer's training and validation split.
@@ -99,11 +142,13 @@ def describe_run(
     config = trainer.model.config
     if splits is None:
         splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
-    results_file = Path(args.output_dir, "all_results.json")
     return {
         "model_type": config.model_type,
         "system": describe_system(type(config)),
         "reads_pictures": trainer.processing_class.reads_pictures,
+        "reads_objects": "objects" in trainer.processing_class.columns,
+        "notes": trainer.processing_class.describe(),
+        "started_from": _hub_id(config._name_or_path),
         "entity_types": entity_types(config.label2id),
         "text_encoder": _encoder_name(config.text_config),
         "image_encoder": _encoder_name(getattr(config, "vision_config", None)),
@@ -117,7 +162,8 @@ def describe_run(
         "processes": args.world_size,
         "epochs": trainer.state.epoch,
         "best_validation_f1": trainer.state.best_metric,
-        "results": _read_json(results_file) if results_file.exists() else {},
+        "training_seconds": _training_seconds(trainer),
+        "results": _results_of_this_run(trainer),
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         "software": {"Python": platform.python_version()} | dict(_versions(PACKAGES)),
     }
@@ -153,7 +199,8 @@ def write_model_card(
 
     Args:
         folder: the folder of the trained model.
-        facts: what `describe_run` returned, stored as run.json; default: what the folder has.
+        facts: what `describe_run` returned, stored as run.json, with a .gitignore that keeps the words of posts out of
+            uploads; default: what the folder has.
         other_seeds: folders of runs that differ in the seed only.
         model: what the snippet of the card loads: the folder, as seen from where it is, or an id on the Hub.
 
@@ -166,10 +213,23 @@ def write_model_card(
     folder = Path(folder)
     if facts is not None:
         _write_text(folder / FACTS_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        _write_text(folder / ".gitignore", NOT_UPLOADED)
     runs = [_read_facts(Path(run)) for run in (folder, *other_seeds)]
     card_file = folder / "README.md"
     _write_text(card_file, str(render_model_card(runs, model)))
     return card_file
+
+
+def check_output_folder(folder: str | os.PathLike) -> None:
+    """Raise CardError where a folder holds a finished run: another run there would get its scores and its code.
+
+    To be called before a training that doesn't resume.
+    """
+    if Path(folder, FACTS_FILE).is_file():
+        raise CardError(
+            f"{folder}: holds a finished run. One run, one folder: name another --output_dir, remove this one, or go "
+            "on with --resume_from_checkpoint True."
+        )
 
 
 def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> ModelCard:
@@ -177,7 +237,8 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
     first = runs[0]
     for run in runs[1:]:
         _check_same_but_seed(first, run)
-    encoders = [encoder for encoder in (first["text_encoder"], first["image_encoder"]) if encoder]
+    encoders = [name for name in (first["text_encoder"], first["image_encoder"]) if name and not _is_new(name)]
+    base_models = [first["started_from"]] if first.get("started_from") else encoders
     title = f"{first['system']['title']} on {first['dataset']}"
     data = ModelCardData(
         model_name=title,
@@ -185,7 +246,7 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
         pipeline_tag="token-classification",
         license=first["license"],
         tags=_tags(first),
-        base_model=[encoder for encoder in encoders if re.fullmatch(r"[\w.-]+/[\w.-]+", encoder)] or None,
+        base_model=[name for name in base_models if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)] or None,
         metrics=["f1", "precision", "recall"],
         eval_results=_eval_results(runs) or None,
     )
@@ -196,7 +257,8 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
         model=model,
         first=first,
         system=first["system"],
-        encoders=encoders,
+        base_models=base_models,
+        which_posts=_which_posts(first),
         data_with_pictures=any(counts["pictures"] for counts in first["splits"].values()),
         results_text=_results_text(runs),
         splits_table=_splits_table(first["splits"]),
@@ -296,12 +358,14 @@ def _training_table(runs: Sequence[Mapping[str, Any]]) -> str:
         ["image encoder", first["image_encoder"] or "none"],
         ["parameters", f"{first['parameters']:,}"],
     ]
+    if first.get("started_from"):
+        rows.insert(0, ["started from", first["started_from"]])
     rows += [[f"`{name}`", value] for name, value in settings.items()]
     rows += [
         ["processes", first["processes"]],
-        ["epochs until the stop", ", ".join(f"{run['epochs']:g}" for run in runs)],
+        ["epochs until the stop", ", ".join(f"{run['epochs'] or 0:g}" for run in runs)],
         ["best validation F1", ", ".join(_number(run["best_validation_f1"]) for run in runs)],
-        ["training time", ", ".join(_duration(run["results"].get("train_runtime")) for run in runs)],
+        ["training time", ", ".join(map(_training_time, runs))],
         ["hardware", first["hardware"]],
     ]
     return "\n".join(_table(["what", "value"], rows))
@@ -324,6 +388,12 @@ def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f}"
 
 
+def _training_time(run: Mapping[str, Any]) -> str:
+    """Of all legs; runs whose legs were not counted have the time of the last one."""
+    seconds = run.get("training_seconds")
+    return _duration(run["results"].get("train_runtime") if seconds is None else seconds)
+
+
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "not measured"
@@ -331,9 +401,14 @@ def _duration(seconds: float | None) -> str:
 
 
 def _count(split: Dataset) -> dict[str, int]:
-    """The `COUNTS` of a split."""
+    """The `COUNTS` of a split; a post with features of a picture counts as one with a picture."""
     counts = count_split(split)
-    return {name: getattr(counts, name) for name in COUNTS}
+    numbers = {name: getattr(counts, name) for name in COUNTS}
+    if "object_features" in split.features:
+        batches = split.select_columns("object_features").with_format("arrow").iter(batch_size=100)
+        lengths = [pc.list_value_length(batch["object_features"]).to_pylist() for batch in batches]
+        numbers["pictures"] = max(numbers["pictures"], sum(map(bool, chain.from_iterable(lengths))))
+    return numbers
 
 
 def _changed_settings(config: PreTrainedConfig) -> dict[str, Any]:
@@ -358,12 +433,56 @@ def _encoder_name(config: PreTrainedConfig | None) -> str | None:
     """Id on the Hub, or type and size with the name (not the path) of a local folder or "from scratch"."""
     if config is None:
         return None
-    name = config._name_or_path or getattr(config, "architecture", None)
-    if name and not (Path(name).is_absolute() or name.count("/") > 1 or name.startswith(".")):
+    name = config._name_or_path
+    if _hub_id(name):
         return name
+    kind = getattr(config, "architecture", None) or config.model_type
     sizes = [(getattr(config, "num_hidden_layers", None), "layers"), (getattr(config, "hidden_size", None), "wide")]
     size = "".join(f", {value} {unit}" for value, unit in sizes if value)
-    return f"{config.model_type}{size}, {f'from a local folder {Path(name).name}' if name else 'from scratch'}"
+    return f"{kind}{size}, {f'from a local folder {Path(name).name}' if name else FROM_SCRATCH}"
+
+
+def _which_posts(run: Mapping[str, Any]) -> str:
+    """What a post may bring besides its text."""
+    if not run["reads_pictures"]:
+        return ""
+    return " that may come with " + ("a picture" if run["image_encoder"] else "features of a picture")
+
+
+def _is_new(encoder: str) -> bool:
+    """Whether an encoder, as `_encoder_name` names it, was not pretrained."""
+    return encoder.endswith(FROM_SCRATCH)
+
+
+def _hub_id(name: str | None) -> str | None:
+    """The name of a model, if it is an id on the Hub and no folder."""
+    is_id = bool(name) and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name) is not None
+    return name if is_id and not Path(name).is_dir() else None
+
+
+def _training_seconds(trainer: Trainer) -> float | None:
+    """Seconds of all legs, where they were counted."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TrainingTime):
+            return callback.seconds
+    return None
+
+
+def _results_of_this_run(trainer: Trainer) -> dict[str, float]:
+    """What was saved as "train" after this training, and scores that are not older than that."""
+    folder = Path(trainer.args.output_dir)
+    train_file = folder / "train_results.json"
+    runtimes = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
+    if not runtimes or not train_file.is_file():
+        return {}
+    results = _read_json(train_file)
+    if results.get("train_runtime") != runtimes[-1]:
+        return {}
+    since = train_file.stat().st_mtime_ns
+    for file in sorted(folder.glob("*_results.json")):
+        if file.name != "all_results.json" and file.stat().st_mtime_ns >= since:
+            results |= _read_json(file)
+    return results
 
 
 def _versions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -8,19 +8,23 @@ n pieces, w words, m visual nodes, r cells of a picture, F visual features, h wi
 import inspect
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .carried_code import carry_code
 from .configuration_multimodal_ner import MultimodalNerConfig
 from .decoders import LABEL_DECODERS, LinearChainCrf
 from .image_encoder import blank_picture, build_encoder, feature_map, load_image_encoder, measure, running_statistics
 from .labels import bio_transition_penalty
+from .pushed_card import add_card
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -137,9 +141,9 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         if labels is not None:
             config["id2label"] = dict(enumerate(labels))
             config["label2id"] = {label: i for i, label in enumerate(labels)}
-        for name in {"text_config", "vision_config"} & config.keys():  # a folder of this machine is nobody's business
-            if isinstance(config[name], dict):
-                config[name] = {key: value for key, value in config[name].items() if key != "_name_or_path"}
+        for name, source in {"text_config": text, "vision_config": vision}.items():
+            if isinstance(config.get(name), dict):
+                config[name] = config[name] | {"_name_or_path": _public_name(source)}
         model = cls(cls.config_class(**config))
         if not isinstance(text, dict):
             _copy_weights(text_model, model.base_model.text_model, text)
@@ -179,6 +183,11 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         }
         super().save_pretrained(save_directory, **kwargs)
         carry_code(save_directory)
+
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """Push as every transformers model; a repository without a card gets one first."""
+        add_card(repo_id, self.name_or_path, kwargs.get("private"), kwargs.get("token"))
+        return super().push_to_hub(repo_id, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -382,6 +391,11 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
             inputs: everything else that the system reads; see `fuse` of its model.
         """
         by_pieces = self.config.subword_labels == "x"
+        if word_starts is None and not by_pieces and not self.training:
+            logger.warning_once(
+                "No word_starts: every piece is labelled as if it were a word. To tag posts use "
+                'pipeline("multimodal-ner", model=…); "token-classification" knows neither words nor pictures.'
+            )
         starts = None if by_pieces else word_starts
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, word_starts=starts, **inputs)
         emissions = self.classifier(self.dropout(outputs.last_hidden_state)).float()  # [B, w, labels]
@@ -461,6 +475,14 @@ def words_of(
         return states, attention_mask
     index = word_starts.clamp(min=0)[..., None].expand(-1, -1, states.shape[-1])  # [B, w, …]
     return states.gather(1, index), word_starts >= 0
+
+
+def _public_name(source: str | os.PathLike | dict | None) -> str:
+    """What a model says of where an encoder comes from: its Hub id; "./" and the name of a folder, whose path is
+    nobody's business; "" = trained from scratch."""
+    if source is None or isinstance(source, dict):
+        return ""
+    return f"./{Path(source).resolve().name}" if os.path.isdir(source) else str(source)
 
 
 def _copy_weights(source: nn.Module, target: nn.Module, name: str | os.PathLike) -> None:

@@ -1,5 +1,6 @@
 """Posts → the batch that a model reads: what the processors of all systems share."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from transformers.utils import logging
 
 from .batching import stack
 from .carried_code import carry_code
+from .describer import Describer, load_once
 from .pictures import UnreadablePicture, open_picture
+from .pushed_card import add_card
 from .text_splitting import split_post
 from .tokenization_bilstm import character_ids
 
@@ -78,10 +81,11 @@ class MultimodalNerProcessor(ProcessorMixin):
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
-    describers: ClassVar[tuple[str, ...]] = ()  # functions that find what is not given: "grounder", "labeler"
+    describers: ClassVar[dict[str, str]] = {}  # functions that find what is not given, and the column that each finds
     node_kinds: ClassVar[dict[str, NodeKind]] = {}
     needs: ClassVar[tuple[str, ...]] = ()  # settings that are only left out on purpose when a model is trained
     text_kwargs: ClassVar[dict[str, Any]] = {"padding": True, "truncation": True}
+    column_sources: Mapping[str, Any] = {}  # how columns of the training data were made, see `remember_sources`
 
     @property
     def reads_pictures(self) -> bool:
@@ -97,6 +101,56 @@ class MultimodalNerProcessor(ProcessorMixin):
     def settings_for_model(self, config: PreTrainedConfig) -> dict[str, Any]:
         """Settings that a model must have for this processor, where its configuration has other ones."""
         return {}
+
+    def remember_sources(self, columns: Iterable[str], sources: Mapping[str, Mapping] | None = None) -> None:
+        """Keep how the columns of the training data were made, so that posts without them are described alike.
+
+        Args:
+            columns: those of the training data.
+            sources: settings of each column that a model made, as `sources_in_card` reads them. Columns that are not
+                named, and not known from before, count as "given" with the data.
+        """
+        made = {name: dict(source) for name, source in (sources or {}).items() if name in columns}
+        given = {name: "given" for name in self.describers.values() if name in columns}
+        self.column_sources = given | dict(self.column_sources) | made
+
+    def describe(self) -> list[str]:
+        """Sentences for a card: how the columns of the training data were made."""
+        sentences = []
+        for column, source in self.column_sources.items():
+            how = "given with the data" if source == "given" else f"made with {json.dumps(source)}"
+            sentences.append(f"The column `{column}` of the training data was {how}.")
+        return sentences
+
+    def own_describer(self, name: str) -> Callable | None:
+        """Load what finds a column as it was found for the training data.
+
+        Args:
+            name: of the describer, such as "grounder".
+
+        Returns:
+            The describer; None where the training data had no such column, or it cannot be found again: then a warning
+            says so, once.
+        """
+        column = self.describers[name]
+        source = self.column_sources.get(column)
+        if source is None:
+            return None
+        reason = "were given with the data"
+        if source != "given":
+            found = load_once(self.describer_class(name), json.dumps(source))
+            if not isinstance(found, Exception):
+                return found
+            reason = f"were made by a model that cannot be loaded here ({' '.join(str(found).split())})"
+        logger.warning_once(
+            f"This model was trained with {column}, which {reason}; posts come without them, and will be tagged less "
+            f"well. Give each post its {column}, or a {name}, e.g. pipeline(…)(posts, {name}=…)."
+        )
+        return None
+
+    def describer_class(self, name: str) -> type[Describer]:
+        """The class of a describer; to be implemented where there are `describers`."""
+        raise NotImplementedError(f"{type(self).__name__} has no {name}.")
 
     # ------------------------------------------------------------------------------------------------- one call
 
@@ -174,7 +228,8 @@ class MultimodalNerProcessor(ProcessorMixin):
 
         Args:
             posts: for each a mapping with `text` or `words` (also called `tokens`), and the columns that the system
-                reads; whatever else it has is passed over.
+                reads; whatever else it has is passed over. What the training data had, and a post has no key for, is
+                found as it was found for them, where that can be.
             options: `text_kwargs` and `images_kwargs`, as `__call__` sorts them.
             describers: functions that find what the posts don't bring; see `describers` of the system.
 
@@ -297,6 +352,25 @@ class MultimodalNerProcessor(ProcessorMixin):
         if options.get("return_tensors") == "np":
             batch = {name: tensor.numpy() for name, tensor in batch.items()}
         return BatchFeature(batch)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings for processor_config.json."""
+        return super().to_dict() | ({"column_sources": dict(self.column_sources)} if self.column_sources else {})
+
+    @classmethod
+    def from_args_and_dict(cls, args, processor_dict: dict[str, Any], **kwargs):
+        """Make a processor from its saved settings."""
+        settings = dict(processor_dict)
+        sources = settings.pop("column_sources", {})
+        made = super().from_args_and_dict(args, settings, **kwargs)
+        processor = made[0] if isinstance(made, tuple) else made
+        processor.column_sources = sources
+        return made
+
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """Push as every processor of transformers; a repository without a card gets one first."""
+        add_card(repo_id, self.tokenizer.name_or_path, kwargs.get("private"), kwargs.get("token"))
+        return super().push_to_hub(repo_id, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
         """Save as every processor of transformers, with code that AutoProcessor finds without this package."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from .describer import Describer
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .processing_multimodal_ner import (
     OBJECTS,
@@ -31,7 +32,9 @@ class RgcnProcessor(MultimodalNerProcessor):
     It reads, besides words and pictures, the columns
         id: names of the own pictures, which are never their own neighbours when neighbours are looked up;
         object_features: [r, F] features of the own picture instead of the picture;
-        object_labels: labels of the objects in the own picture, to look up pictures that show the same;
+        object_labels: labels of the objects in the own picture, to look up pictures that show the same. Posts without
+            this key, for a model that was trained with labels, get them from the labeler that made those, where it can
+            be loaded;
         neighbors_inter, neighbors_intra: {"id", "score"} of pictures of the index. None = look them up there, by the
             text and by `object_labels`. [] = there are none;
     and calls a labeler, which names the objects of pictures whose labels are not given: a function of pictures.
@@ -44,8 +47,8 @@ class RgcnProcessor(MultimodalNerProcessor):
     """
 
     columns = ("id", "image", "object_features", "object_labels", "neighbors_inter", "neighbors_intra")
-    describers = ("labeler",)
     needs = ("relation_index",)
+    describers = {"labeler": "object_labels"}
     node_kinds = {
         "objects": OBJECTS,
         "inter": NodeKind(
@@ -81,6 +84,25 @@ class RgcnProcessor(MultimodalNerProcessor):
         _, width = self.relation_index.feature_shape
         fits = width == (config.neighbor_feature_size or config.object_feature_size)
         return {} if fits else {"neighbor_feature_size": width}
+
+    def describer_class(self, name: str) -> type[Describer]:
+        """What names the objects of pictures."""
+        from .descriptors import ObjectLabeler  # here, so that only a search for labels loads what it needs
+
+        return ObjectLabeler
+
+    def describe(self) -> list[str]:
+        """Sentences for a card: whether there is a relation index."""
+        if self.relation_index is None:
+            return [
+                *super().describe(),
+                "There is **no relation index**: this model sees no pictures of other posts, only the post's own.",
+            ]
+        return [
+            *super().describe(),
+            f"The relation index holds {len(self.relation_index):,} pictures of other posts; each post sees up to "
+            f"{self.k} of each relation.",
+        ]
 
     def add_nodes(
         self,
@@ -126,7 +148,13 @@ class RgcnProcessor(MultimodalNerProcessor):
         if not asked:
             return
         labels = [posts[i].get("object_labels") for i in asked]
-        unnamed = [j for j, i in enumerate(asked) if labels[j] is None and prepared[i].picture is not None]
+        unnamed = []
+        for j, i in enumerate(asked):
+            sought = labeler is not None or "object_labels" not in posts[i]
+            if sought and labels[j] is None and prepared[i].picture is not None:
+                unnamed.append(j)
+        if unnamed and labeler is None:
+            labeler = self.own_describer("labeler")
         if labeler is not None and unnamed:
             found = labeler([prepared[asked[j]].picture for j in unnamed])
             for j, own in zip(unnamed, found, strict=True):

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
+from .describer import Describer
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .processing_multimodal_ner import (
     OBJECTS,
@@ -25,29 +27,43 @@ class UmgfProcessor(MultimodalNerProcessor):
     It reads, besides words and pictures, the columns
         objects: boxes of the picture, {"box": [x0, y0, x1, y1], "phrase": {"start", "end"} or None, "score"}. None =
             nobody looked: the whole picture becomes one general node, unless there is a grounder. [] = nothing was
-            found;
+            found. Posts without this key, for a model that was trained with objects, get them from the detector that
+            made those, where it can be loaded;
         object_features: [m, F] features of the objects, instead of pictures;
     and calls a grounder, which finds objects where none are given: a function of the words and the pictures of posts.
 
     Args:
         image_processor: cuts out and normalises the crops; default `UmgfImageProcessor()`.
         tokenizer: any fast tokenizer.
-        visual_nodes: "objects", only the "general" ones (linked to every word), or the whole picture as a "grid".
-        max_objects: most visual nodes of a post; general objects come first, then the better score. A grid is whole.
+        visual_nodes: "objects"; only the "general" ones (linked to every word); the whole picture and its "tiles",
+            whatever objects are given, so that no detector is needed; or the whole picture as a "grid".
+        max_objects: most visual nodes of a post; general objects come first, then the better score. Tiles and a grid
+            are whole.
     """
 
     columns = ("image", "objects", "object_features")
-    describers = ("grounder",)
+    describers = {"grounder": "objects"}
     node_kinds = {"objects": OBJECTS}
 
     def __init__(self, image_processor=None, tokenizer=None, visual_nodes="objects", max_objects=12):
-        if visual_nodes not in ("objects", "general", "grid"):
-            raise ValueError(f"visual_nodes={visual_nodes!r}: choose objects, general or grid.")
+        if visual_nodes not in ("objects", "general", "tiles", "grid"):
+            raise ValueError(f"visual_nodes={visual_nodes!r}: choose objects, general, tiles or grid.")
         if not isinstance(max_objects, int) or max_objects < 0:
             raise ValueError(f"max_objects={max_objects!r}: a whole number, at least 0.")
         self.visual_nodes = visual_nodes
         self.max_objects = max_objects
         super().__init__(image_processor or UmgfImageProcessor(), tokenizer)
+
+    def describer_class(self, name: str) -> type[Describer]:
+        """What finds objects."""
+        from .grounding import Grounder  # here, so that only a search for objects loads what it needs
+
+        return Grounder
+
+    @property
+    def reads_objects(self) -> bool:
+        """Whether given or found objects become nodes, and not fixed parts of the picture."""
+        return self.visual_nodes in ("objects", "general")
 
     @property
     def model_input_names(self) -> list[str]:
@@ -63,12 +79,15 @@ class UmgfProcessor(MultimodalNerProcessor):
     ) -> None:
         """Choose the visual nodes of each post, make their crops or take their features, and link them to words."""
         features = self.given_features(prepared, posts)
-        objects = [None if self.visual_nodes == "grid" else post.get("objects") for post in posts]
-        if grounder is not None and self.visual_nodes != "grid":
-            unseen = []
-            for i, post in enumerate(prepared):
-                if objects[i] is None and features[i] is None and post.picture is not None:
-                    unseen.append(i)
+        objects = [post.get("objects") if self.reads_objects else None for post in posts]
+        unseen = []
+        for i, post in enumerate(prepared):
+            asked = grounder is not None or "objects" not in posts[i]
+            if asked and objects[i] is None and features[i] is None and post.picture is not None:
+                unseen.append(i)
+        if unseen and grounder is None and self.reads_objects:
+            grounder = self.own_describer("grounder")
+        if grounder is not None and self.reads_objects:
             words = [prepared[i].tokens for i in unseen]
             found = grounder(words, [prepared[i].picture for i in unseen]) if unseen else []
             for i, own in zip(unseen, found, strict=True):
@@ -99,10 +118,11 @@ class UmgfProcessor(MultimodalNerProcessor):
         if features is None and post.picture is None:
             return [], None
         if objects is None:
-            objects = whole_picture(post.picture) if features is None else [{"phrase": None}] * len(features)
+            parts = tiles if self.visual_nodes == "tiles" else whole_picture
+            objects = parts(post.picture) if features is None else [{"phrase": None}] * len(features)
         if features is not None and len(objects) != len(features):
             raise ValueError(f"{len(objects)} objects but {len(features)} object_features")
-        if self.visual_nodes == "grid":
+        if not self.reads_objects:
             return list(objects), features
         chosen = list(range(len(objects)))
         if self.visual_nodes == "general":
@@ -111,6 +131,19 @@ class UmgfProcessor(MultimodalNerProcessor):
             chosen.sort(key=lambda j: (objects[j].get("phrase") is not None, -(objects[j].get("score") or 0)))
             chosen = chosen[: self.max_objects]
         return [objects[j] for j in chosen], None if features is None else features[chosen]
+
+
+def tiles(picture: Image.Image) -> list[dict[str, Any]]:
+    """The whole picture and its four quarters, as nodes that are linked to every word."""
+    x, y = picture.width / 2, picture.height / 2
+    quarters = {
+        "upper left": [0, 0, x, y],
+        "upper right": [x, 0, picture.width, y],
+        "lower left": [0, y, x, picture.height],
+        "lower right": [x, y, picture.width, picture.height],
+    }
+    nodes = [{"box": box, "query": name, "phrase": None} for name, box in quarters.items()]
+    return whole_picture(picture) + nodes
 
 
 def links(objects: Sequence[Mapping[str, Any]], num_words: int) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Training arguments and the Trainer that every model of this package uses."""
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,10 @@ from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     Trainer,
-    TrainerCallback,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
 
@@ -31,7 +27,7 @@ from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .evaluation import SeqevalMetric
 from .files import write_whole
-from .model_card import describe_run, write_model_card
+from .model_card import TrainingTime, describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
 
 LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
@@ -95,26 +91,6 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         self.load_best_model_at_end = False
 
 
-class TrainingTime(TrainerCallback, ExportableState):
-    """Seconds of training up to the last checkpoint, in the legs before this one.
-
-    Args:
-        earlier: seconds of the legs before.
-    """
-
-    def __init__(self, earlier: float = 0.0):
-        self.earlier = earlier
-        self.start = time.time()
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Begin a leg."""
-        self.start = time.time()
-
-    def state(self) -> dict:
-        """What a checkpoint keeps."""
-        return {"args": {"earlier": self.earlier + time.time() - self.start}, "attributes": {}}
-
-
 class LengthGroups(Sampler):
     """Posts of like length together, in an order that depends on seed and epoch alone: the same in every process.
 
@@ -156,6 +132,8 @@ class MultimodalNerTrainer(Trainer):
         if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
             lengths = [len(tokens) for tokens in train_dataset["tokens"]]
             train_dataset = train_dataset.add_column(args.length_column_name, lengths)
+        if train_dataset is not None:
+            processing_class.remember_sources(train_dataset.column_names)
         self.clock = TrainingTime()
         callbacks = [self.clock, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
@@ -212,11 +190,8 @@ class MultimodalNerTrainer(Trainer):
             OSError: a checkpoint could not be written.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
-        if checkpoint is not None:
-            saved = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).stateful_callbacks
-            self.clock.earlier = saved["TrainingTime"]["args"]["earlier"]
         output = super().train(checkpoint, **kwargs)
-        output.metrics["train_runtime"] += self.clock.earlier
+        output.metrics["train_runtime"] = round(self.clock.seconds, 4)
         return output
 
     def compute_loss(self, model, inputs, *args, **kwargs):

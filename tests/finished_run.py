@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from modeling_umgf import UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
 from modeling_umgf.evaluation import evaluate_tags
-from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments
+from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
 TAGS = [[1, 0, 1, 2, 0, 3], [0, 0, 0, 3, 0], [0] * 6]
 
@@ -29,6 +29,7 @@ def train(
     pictures: bool = True,
     splits: DatasetDict | None = None,
     dataset: str = "three posts",
+    resume: bool = False,
     **arguments,
 ) -> MultimodalNerTrainer:
     """Train (one epoch by default), evaluate, and save everything that the training command saves."""
@@ -42,9 +43,11 @@ def train(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
     )
-    trainer.save_metrics("train", trainer.train().metrics)
+    trainer.save_metrics("train", trainer.train(resume_from_checkpoint=resume).metrics)
     trainer.save_model()
     gold, predicted = trainer.predict_tags(splits["test"])
+    columns = splits["test"]["id"][:], splits["test"]["tokens"][:], gold, predicted
+    write_conll(folder / "test_predictions.conll", *columns)
     for variant in ("test", "test_without_pictures") if pictures else ("test",):
         scores = evaluate_tags(gold, predicted, bootstrap_samples=50)
         trainer.save_metrics(variant, {f"{variant}_{name}": value for name, value in scores.items()})

@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -67,6 +68,12 @@ class HubStandIn:
         client = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
         client |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         return {**keep, **client, **({"HF_TOKEN": token} if token else {}), **more}
+
+
+def is_ignored(file: str, rules: str) -> bool:
+    """Whether a .gitignore names a file, or a folder that it lies in."""
+    patterns = [line.rstrip("/") for line in rules.splitlines() if line and not line.startswith("#")]
+    return any(fnmatch(part, pattern) for part in file.split("/") for pattern in patterns)
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -142,11 +149,13 @@ class HubHandler(BaseHTTPRequestHandler):
             if not name.startswith(f"{self.user}/"):
                 return self.refuse(403)
             if action == "preupload":
-                files = [file["path"] for file in json.loads(body)["files"]]
-                modes = {file: "regular" if Path("x" + file).suffix in INLINE_SUFFIXES else "lfs" for file in files}
-                return self.answer(
-                    {"files": [{"path": file, "uploadMode": modes[file], "shouldIgnore": False} for file in files]}
-                )
+                asked = json.loads(body)
+                rules = asked.get("gitIgnore") or repository.files.get(".gitignore", b"").decode()
+                answers = []
+                for file in (file["path"] for file in asked["files"]):
+                    mode = "regular" if Path("x" + file).suffix in INLINE_SUFFIXES else "lfs"
+                    answers.append({"path": file, "uploadMode": mode, "shouldIgnore": is_ignored(file, rules)})
+                return self.answer({"files": answers})
             sha = repository.commit(self.changes(body.decode().splitlines()))
             return self.answer({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha})
         return self.refuse(404)

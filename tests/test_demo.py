@@ -212,6 +212,25 @@ def test_an_empty_post_is_answered_in_words(page):
     page.reload()
     page.locator("#run").click()
     page.get_by_text("Type or paste a post first.").wait_for()
+    assert page.locator(".error").count() == 0  # once there was one on each of the five parts
+
+
+@needs_browser
+def test_a_post_from_right_to_left_is_shown_in_its_order(page):
+    page.reload()
+    page.locator("#post textarea").fill("מחר Anna ברומא")
+    page.locator("#run").click()
+    page.locator("#names .textfield").first.wait_for()
+    page.wait_for_function("document.querySelector('#names [dir=rtl]') !== null")
+
+
+def test_words_beyond_the_limit_are_said(folders):
+    app = load_app()
+    tagger = pipeline("multimodal-ner", model=str(folders[0]))
+    assert "its last 18 words are not read" in app.say_what_was_cut(tagger, " ".join(["cat"] * 80))
+    assert app.say_what_was_cut(tagger, "cat") == ""
+    assert app.is_right_to_left("1 שלום Anna")
+    assert not any(map(app.is_right_to_left, ("Anna שלום", "", "😍")))
 
 
 @needs_browser

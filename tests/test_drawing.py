@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from modeling_umgf import drawing, fonts
 from modeling_umgf.drawing import COLORS, GENERAL_COLOR, draw_objects, objects_to_html
+from modeling_umgf.fonts import text_width
 
 WORDS = ["<b>Anna</b>", "&", "Bob", "in", "Rome"]
 GENERAL = {"box": [0, 0, 400, 200], "score": 0.9, "query": "person", "phrase": None}
@@ -106,3 +108,54 @@ def test_html_marks_entities_over_all_their_words(entities):
     page = read(objects_to_html(None, WORDS, [], entities))
     assert [text for text in page.text if text in {"PER", "LOC"}] == [kind for _, _, kind in entities]
     assert page.tags.count("sub") == len(entities)
+
+
+ARABIC = ["مرحبا", "New", "York", "جميل"]
+
+
+def places(words: list[str], types: dict[int, str] | None = None) -> dict[int, tuple[float, float]]:
+    """Left and right edge of each word of a line."""
+    (row,) = drawing._lines(words, types or {})
+    return {i: (x, x + width) for i, x, width in row}
+
+
+def test_words_from_right_to_left_are_drawn_in_their_order_and_those_between_in_theirs():
+    edges = places(ARABIC)
+    assert sorted(edges, key=edges.get) == [3, 1, 2, 0]
+    assert edges[0][1] == pytest.approx(800 - 12)
+    edges = places(["see", "مرحبا", "جميل", "there"])
+    assert sorted(edges, key=edges.get) == [0, 2, 1, 3]
+    assert sorted(places(WORDS), key=places(WORDS).get) == list(range(5))
+
+
+def test_the_browser_is_told_to_find_the_direction():
+    assert '<p dir="auto"' in objects_to_html(None, ARABIC, [])
+
+
+def test_types_longer_than_their_words_do_not_overlap():
+    edges = places(["I", "O"], {0: "ORGANISATION", 1: "PERSON"})
+    assert edges[1][0] - edges[0][0] >= text_width("ORGANISATION", 12)
+
+
+def test_labels_of_boxes_in_one_place_do_not_overlap():
+    taken = []
+    for _ in range(5):
+        taken.append(drawing._free_place(3, 150, 90, 22, (400, 200), taken))
+    for i, (x0, y0, x1, y1) in enumerate(taken):
+        assert 0 <= x0 < x1 <= 400 and 0 <= y0 < y1 <= 200
+        for other in taken[:i]:
+            assert y1 <= other[1] or other[3] <= y0
+
+
+def test_letters_are_drawn_in_a_font_that_has_them_and_what_no_font_has_is_said(caplog, monkeypatch):
+    default = fonts._font("Anna", 17)
+    assert not fonts._has_letters(default, "Москва")
+    monkeypatch.setattr(fonts, "_installed", lambda: [])
+    for cached in (fonts._font, fonts._warn):
+        cached.cache_clear()
+    assert fonts._font("Москва", 17) is default
+    assert "has the letters CYRILLIC" in caplog.text
+    monkeypatch.undo()
+    fonts._font.cache_clear()
+    with_letters = fonts._font("Москва", 17)
+    assert with_letters is default or fonts._has_letters(with_letters, "Москва")

@@ -53,8 +53,15 @@ from pathlib import Path
 import datasets
 sys.path.insert(0, sys.argv[1])
 from finished_run import three_posts, train
+from huggingface_hub import HfApi
+from transformers import AutoModelForTokenClassification, AutoProcessor
 trainer = train(Path("run"), push_to_hub=True, hub_model_id="owner/from-training")
 trainer.push_to_hub()
+HfApi().create_repo("owner/by-folder")
+HfApi().upload_folder(repo_id="owner/by-folder", folder_path="run")
+model = AutoModelForTokenClassification.from_pretrained("run")
+model.push_to_hub("owner/in-two-parts", private=True)
+AutoProcessor.from_pretrained("run").push_to_hub("owner/in-two-parts")
 trainer.model.push_to_hub("owner/by-parts")
 trainer.processing_class.push_to_hub("owner/by-parts")
 
@@ -132,7 +139,8 @@ def run(hub, home, *command, token=None, cwd=None, **environment) -> subprocess.
 
 
 def upload(hub, home, folder, name, *options) -> None:
-    done = run(hub, home, HF, "upload", name, folder, ".", "--exclude", "checkpoint-*/*", *options, token=OWNER)
+    left_out = ("--exclude", "checkpoint-*/*", "--exclude", "*.conll")
+    done = run(hub, home, HF, "upload", name, folder, ".", *left_out, *options, token=OWNER)
     assert done.returncode == 0, done.stderr
 
 
@@ -191,6 +199,27 @@ def test_training_pushes_model_processor_and_card_itself(hub, posts, pulled, pus
     assert "training_args.bin" not in files
     here = pipeline("multimodal-ner", model=str(pushed_by_training))(posts)
     assert_same([pulled["from-training"], pulled["by-parts"]], [here, here])
+
+
+def test_no_way_to_share_uploads_words_of_posts_or_checkpoints(hub, pulled, pushed_by_training):
+    assert "Marley" in (pushed_by_training / "test_predictions.conll").read_text()
+    assert list(pushed_by_training.glob("checkpoint-*"))
+    for name in ("umgf", "from-training", "by-folder", "by-parts", "in-two-parts"):
+        files = set(hub.repositories[f"models/owner/{name}"].files)
+        assert {"model.safetensors", "processor_config.json", "README.md", "decoders.py"} <= files, name
+        assert not [file for file in files if file.endswith(".conll") or file.startswith("checkpoint-")], name
+
+
+def test_a_push_in_parts_has_the_card_of_the_run_or_one_that_says_what_is_not_known(hub, pulled):
+    """transformers would write a template in which nothing is filled in."""
+    cards = {}
+    for name in ("in-two-parts", "by-parts"):
+        cards[name] = hub.repositories[f"models/owner/{name}"].files["README.md"].decode()
+        assert "More Information Needed" not in cards[name]
+        assert f'model="owner/{name}"' in cards[name]
+    assert hub.repositories["models/owner/in-two-parts"].private
+    assert "**three posts**" in cards["in-two-parts"]
+    assert "the data, the scores" in cards["by-parts"]
 
 
 def test_a_dataset_goes_to_the_hub_and_back_with_its_pictures(hub, pushed_by_training):

@@ -20,7 +20,9 @@ from transformers import (
     RobertaModel,
     TimmWrapperConfig,
     TimmWrapperModel,
+    pipeline,
 )
+from transformers.utils import logging
 
 from modeling_umgf import UmgfConfig, UmgfForTokenClassification, UmgfImageProcessor, UmgfModel
 
@@ -50,6 +52,15 @@ def test_the_auto_classes_load_a_saved_folder(folder, model, batch, processor):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_the_pipeline_of_transformers_says_which_one_to_use_instead(folder, caplog):
+    """It labels pieces, without their words and pictures, and once gave wrong names without a word."""
+    logging.warning_once.cache_clear()
+    logging.enable_propagation()
+    pipeline("token-classification", model=str(folder))("Anna meets Bob")
+    logging.disable_propagation()
+    assert 'use pipeline("multimodal-ner", model=…)' in caplog.text
+
+
 def test_a_saved_folder_holds_safetensors_and_no_pickle(folder):
     names = {path.name for path in folder.iterdir()}
     assert "model.safetensors" in names
@@ -71,6 +82,8 @@ def test_two_pretrained_backbones_keep_their_weights_and_are_not_needed_again(ba
     assert model.config.object_feature_size == 24
     assert model.config.label2id == {"O": 0, "B-PER": 1, "I-PER": 2}
     assert str(tmp_path) not in model.config.to_json_string()
+    names = [config._name_or_path for config in (model.config.text_config, model.config.vision_config)]
+    assert names == ["./text", "./vision"]  # pretrained, from folders whose paths are nobody's business
     text = BertModel.from_pretrained(tmp_path / "text")
     for name, value in model.model.text_model.state_dict().items():
         assert torch.equal(value, text.state_dict()[name])

@@ -5,11 +5,23 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import LABELS, rgcn_config, tiny_config, tiny_tokenizer
+from datasets import Image, List, Value
 from finished_run import three_posts, train
 from huggingface_hub import ModelCard
+from systems_under_test import relation_index
+from transformers import AutoModel
 
+from modeling_umgf import (
+    RgcnForTokenClassification,
+    RgcnProcessor,
+    UmgfForTokenClassification,
+    UmgfProcessor,
+    modeling_multimodal_ner,
+)
 from modeling_umgf.__main__ import main
-from modeling_umgf.model_card import CardError, describe_run, write_model_card
+from modeling_umgf.model_card import CardError, TrainingTime, check_output_folder, describe_run, write_model_card
+from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments
 
 PAPER = {
     "title": "Graphs for Names",
@@ -197,3 +209,107 @@ def test_a_saved_model_folder_holds_no_pickle(run):
     saved = [path.name for path in run.iterdir() if path.is_file()]
     assert "model.safetensors" in saved
     assert not [name for name in saved if name.endswith((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))]
+
+
+def untrained(tmp_path, model, processor=None) -> MultimodalNerTrainer:
+    arguments = MultimodalNerTrainingArguments(str(tmp_path / "run"), eval_strategy="no", save_strategy="no")
+    return MultimodalNerTrainer(model, arguments, processor or UmgfProcessor(tokenizer=tiny_tokenizer()))
+
+
+def test_a_pretrained_encoder_is_named_by_its_hub_id_and_its_license_applies(tmp_path, monkeypatch):
+    """Every card once called it "from scratch", because the id was dropped with the paths of folders."""
+    encoder = AutoModel.from_config(tiny_config().text_config)
+    monkeypatch.setattr(modeling_multimodal_ner.AutoModel, "from_pretrained", lambda *_, **__: encoder)
+    model = UmgfForTokenClassification.from_text_vision_pretrained(
+        "google-bert/bert-base-cased", labels=LABELS, d_model=16, num_heads=4
+    )
+    model.save_pretrained(tmp_path / "saved")
+    model = UmgfForTokenClassification.from_pretrained(tmp_path / "saved")
+    facts = describe_run(untrained(tmp_path, model), splits={"train": three_posts()})
+    card = write_model_card(tmp_path, facts).read_text()
+    assert table(card, "text encoder")[1] == "google-bert/bert-base-cased"
+    assert ModelCard(card).data.base_model == ["google-bert/bert-base-cased"]
+    license_text = card.partition("## License")[2]
+    assert "google-bert/bert-base-cased" in license_text and "scratch" not in license_text
+
+
+def test_encoders_from_scratch_have_no_license(run):
+    card = (run / "README.md").read_text()
+    assert "For the weights, which were trained from scratch, the terms of the training data apply too." in card
+    assert ModelCard(card).data.base_model is None
+
+
+def test_a_model_that_another_one_was_trained_on_from_is_its_base(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.model.config, "_name_or_path", "somebody/tagger")
+    card = write_model_card(tmp_path, describe_run(trainer)).read_text()
+    assert ModelCard(card).data.base_model == ["somebody/tagger"]
+    assert table(card, "started from")[1] == "somebody/tagger"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "somebody" / "tagger").mkdir(parents=True)  # a folder with such a name is none on the Hub
+    assert describe_run(trainer)["started_from"] is None
+
+
+def test_scores_of_an_earlier_run_in_the_same_folder_are_not_those_of_this_one(tmp_path):
+    train(tmp_path / "run")
+    splits = {name: three_posts() for name in ("train", "validation")}
+    again = train(tmp_path / "run", pictures=False)  # tested without the row "without pictures"
+    facts = describe_run(again, splits=splits)
+    assert "test_f1" in facts["results"]
+    assert "test_without_pictures_f1" in json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert "test_without_pictures_f1" not in facts["results"]
+    again.train()  # and nothing saved: no score is known of what is now trained
+    assert describe_run(again, splits=splits)["results"] == {}
+
+
+def test_a_folder_with_a_finished_run_is_refused(run, tmp_path):
+    check_output_folder(tmp_path)
+    with pytest.raises(CardError, match="One run, one folder: name another --output_dir, remove this one, or go on"):
+        check_output_folder(run)
+
+
+def test_the_training_time_is_that_of_all_legs(tmp_path):
+    train(tmp_path / "run")
+    (state_file,) = (tmp_path / "run").glob("checkpoint-*/trainer_state.json")
+    state = json.loads(state_file.read_text())
+    state["stateful_callbacks"]["TrainingTime"]["attributes"]["earlier"] = 5000.0
+    state_file.write_text(json.dumps(state))
+    resumed = train(tmp_path / "run", num_train_epochs=2, resume=True)
+    assert 5000 < describe_run(resumed)["training_seconds"] < 5600
+    assert table((tmp_path / "run" / "README.md").read_text(), "training time")[1].startswith("83 min")
+    assert TrainingTime().seconds == 0
+
+
+def test_features_of_pictures_are_no_text_only_and_the_example_offers_what_the_model_reads(tmp_path):
+    """They once counted as no pictures, under a table of picture ablations, and the example offered a picture."""
+    model = UmgfForTokenClassification(tiny_config(vision_config=None, object_feature_size=3))
+    cells = [[[1.0, 2.0, 3.0]], [], None]
+    feature = List(List(Value("float32")))
+    posts = three_posts().remove_columns("image").add_column("object_features", cells, feature=feature)
+    posts = posts.add_column("image", [None] * 3, feature=Image())
+    card = write_model_card(tmp_path, describe_run(untrained(tmp_path, model), splits={"train": posts})).read_text()
+    assert table(card, "train ")[3] == "1"
+    assert "text only" not in card and "that may come with features of a picture" in card
+    assert '"object_features": None}' in card and '"image": None' not in card
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [(None, "There is **no relation index**"), (relation_index(), "The relation index holds 4 pictures")],
+)
+def test_a_card_says_whether_there_is_a_relation_index(tmp_path, index, says):
+    processor = RgcnProcessor(tokenizer=tiny_tokenizer(), relation_index=index)
+    trainer = untrained(tmp_path, RgcnForTokenClassification(rgcn_config()), processor)
+    card = write_model_card(tmp_path, describe_run(trainer, splits={"train": three_posts()})).read_text()
+    assert says in card
+
+
+def test_a_card_says_how_the_objects_of_the_training_data_were_made(tmp_path, model, processor):
+    processor.remember_sources(["objects"], {"objects": {"detector": "IDEA-Research/grounding-dino-tiny@1234"}})
+    facts = describe_run(untrained(tmp_path, model, processor), splits={"train": three_posts()})
+    card = write_model_card(tmp_path, facts).read_text()
+    made = 'made with {"detector": "IDEA-Research/grounding-dino-tiny@1234"}'
+    assert f"The column `objects` of the training data was {made}." in card
+
+
+def test_nothing_names_a_package_that_no_index_has(run):
+    assert "pip install modeling_umgf" not in (run / "README.md").read_text()

@@ -10,6 +10,7 @@ import torch
 from conftest import tiny_tokenizer
 from datasets import Dataset, DatasetDict, load_dataset
 from PIL import Image
+from systems_under_test import relation_index
 from test_modeling_rgcn import make, rgcn_config
 from transformers import AutoModelForTokenClassification, AutoProcessor
 
@@ -17,6 +18,8 @@ from dataset_scripts.build_relations import build_relations
 from dataset_scripts.columns.contract import dataset_features
 from modeling_umgf import HashingEncoder, RelationIndex, RgcnProcessor, UmgfImageProcessor
 from modeling_umgf.data_collator import MultimodalNerCollator
+from modeling_umgf.describer import load_once
+from modeling_umgf.descriptors import ObjectLabeler
 from modeling_umgf.pictures import content_hash
 from modeling_umgf.relation_index import RelationIndexError
 
@@ -293,3 +296,22 @@ def test_a_processor_without_index_is_saved_and_loaded(processor, tmp_path):
 
 def test_configuration_has_the_width_of_its_text_encoder():
     assert rgcn_config().hidden_size == 16
+
+
+def test_pictures_without_labels_are_labelled_as_the_training_data_were(monkeypatch):
+    asked = []
+
+    def from_pretrained(name, revision=None, **settings):
+        asked.append((name, settings))
+        return lambda pictures: [["guitar"]] * len(pictures)
+
+    monkeypatch.setattr(ObjectLabeler, "from_pretrained", from_pretrained)
+    load_once.cache_clear()
+    processor = RgcnProcessor(tokenizer=tiny_tokenizer(), relation_index=relation_index(), k=2)
+    post = {"text": "Anna", "image": Image.new("RGB", (40, 30), "red")}
+    assert processor.prepare([post])[0].nodes["intra"] == []
+    processor.remember_sources(["object_labels"], {"object_labels": {"labeler": "owner/labeler", "min_score": 0.4}})
+    assert [one["id"] for one in processor.prepare([post])[0].nodes["intra"]] == ["bob"]
+    assert processor.prepare([post | {"object_labels": None}])[0].nodes["intra"] == []
+    assert asked == [("owner/labeler", {"min_score": 0.4})]
+    load_once.cache_clear()

@@ -419,8 +419,8 @@ def test_the_training_time_is_the_sum_of_the_legs(trained, data, tmp_path):
     shutil.copytree(trained[0] / "checkpoint-12", tmp_path / "checkpoint-12")
     state = tmp_path / "checkpoint-12" / "trainer_state.json"
     content = json.loads(state.read_text())
-    assert 0 < content["stateful_callbacks"]["TrainingTime"]["args"]["earlier"] < 600
-    content["stateful_callbacks"]["TrainingTime"]["args"]["earlier"] = 5000.0
+    assert 0 < content["stateful_callbacks"]["TrainingTime"]["attributes"]["earlier"] < 600
+    content["stateful_callbacks"]["TrainingTime"]["attributes"]["earlier"] = 5000.0
     state.write_text(json.dumps(content))
     run(tmp_path / "out", data | WHOLE | {"resume_from_checkpoint": str(tmp_path / "checkpoint-12")})
     assert 5000 < results_of(tmp_path / "out")["train_runtime"] < 5600
