@@ -26,6 +26,7 @@ from dataset_scripts.columns.picture_ablations import columns_from_pictures, rem
 from dataset_scripts.reading.selection import add_validation, first_posts
 from dataset_scripts.reading.splits import FILE_FORMATS, load_splits
 from modeling_umgf.checkpoints import checkpoint_to_resume
+from modeling_umgf.describer import sources_in_card
 from modeling_umgf.evaluation import Tags, evaluate_tags, fragment_f1, paired_randomization_test
 from modeling_umgf.labels import entity_types
 from modeling_umgf.model_arguments import (
@@ -33,9 +34,11 @@ from modeling_umgf.model_arguments import (
     build,
     check_labels,
     load_trained,
+    read_mapping,
     read_settings,
     trained_system,
 )
+from modeling_umgf.model_card import check_output_folder
 from modeling_umgf.split_counts import count_split
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
 
@@ -47,13 +50,22 @@ class DataArguments:
     """Where the posts are, which are used, and what they are scored with."""
 
     dataset_name: str | None = field(default=None, metadata={"help": "Folder or Hub id that load_dataset opens."})
-    train_file: str | None = field(default=None, metadata={"help": "CoNLL (.txt, .conll) or JSON lines (.jsonl)."})
+    train_file: str | None = field(
+        default=None, metadata={"help": "CoNLL (.txt, .conll), JSON lines (.jsonl, .json) or CSV (.csv)."}
+    )
     validation_file: str | None = field(default=None, metadata={"help": "The same, for model selection."})
     test_file: str | None = field(default=None, metadata={"help": "The same, for the final scores."})
     file_format: str | None = field(
         default=None, metadata={"help": f"{', '.join(FILE_FORMATS)}; default: from the ending."}
     )
     image_dir: str | None = field(default=None, metadata={"help": "Folder of the pictures, <id>.jpg."})
+    columns: dict | str | None = field(
+        default=None, metadata={"help": 'JSON: what the data call our columns, e.g. {"tokens": "words"}.'}
+    )
+    tag_names: list[str] | None = field(default=None, metadata={"help": "Names of tags that are numbers, from 0 on."})
+    offsets: str | None = field(
+        default=None, metadata={"help": "What the offsets of spans count: characters or words; default: found out."}
+    )
     types: list[str] | None = field(
         default=None,
         metadata={"help": "Entity types in the order of the labels; default: those of the training posts."},
@@ -91,12 +103,15 @@ def read_data(arguments: DataArguments, look_at_pictures: bool) -> DatasetDict:
         raise ValueError("Give the posts as either --dataset_name or --train_file/--validation_file/--test_file.")
     if arguments.dataset_name and arguments.file_format:
         raise ValueError("--file_format says what files hold: leave it out with --dataset_name.")
+    columns = read_mapping("--columns", arguments.columns)
+    reading = {"columns": columns, "tag_names": arguments.tag_names, "offsets": arguments.offsets}
     return load_splits(
         arguments.dataset_name or files,
         file_format=arguments.file_format,
         image_dir=arguments.image_dir if look_at_pictures else None,
         types=arguments.types,
         look_at_pictures=look_at_pictures,
+        **{name: value for name, value in reading.items() if value is not None},
     )
 
 
@@ -125,13 +140,28 @@ def choose_splits(
     return first_posts(chosen, dict(zip(wanted, limits, strict=True)))
 
 
+def data_card(arguments: DataArguments) -> DatasetCard | None:
+    """The card of a dataset, in its folder or on the Hub; None where there is none."""
+    if not arguments.dataset_name:
+        return None
+    local = Path(arguments.dataset_name)
+    if local.is_dir():
+        return DatasetCard.load(local / "README.md") if (local / "README.md").is_file() else None
+    try:
+        return DatasetCard.load(arguments.dataset_name)
+    except (OSError, ValueError):  # a dataset may do without a card
+        return None
+
+
 def data_name(arguments: DataArguments) -> str:
     """Name the data for the model card: as their own card does, else by their files."""
     if not arguments.dataset_name:
         return ", ".join(Path(file).name for file in (arguments.train_file, arguments.test_file) if file)
-    card = Path(arguments.dataset_name, "README.md")
-    title = DatasetCard.load(card).data.pretty_name if card.is_file() else None
-    return title or (Path(arguments.dataset_name).name if card.parent.is_dir() else arguments.dataset_name)
+    card = data_card(arguments)
+    if card is not None and card.data.pretty_name:
+        return card.data.pretty_name
+    folder = Path(arguments.dataset_name)
+    return folder.name if folder.is_dir() else arguments.dataset_name
 
 
 def align_labels(splits: DatasetDict, label2id: dict[str, int]) -> DatasetDict:
@@ -160,6 +190,10 @@ def make_trainer(
         other_model, other_processor = load_trained(arguments.compare_with)
         check_labels(arguments.compare_with, labels, other_model.config.label2id)
     aligned = align_labels(splits, model.config.label2id)
+    if "train" in splits:
+        card = data_card(arguments)
+        sources = {} if card is None else sources_in_card(card.content)
+        processor.remember_sources(splits["train"].column_names, sources)
     trainer = MultimodalNerTrainer(
         model,
         training,
@@ -183,6 +217,8 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = checkpoint_to_resume(training.resume_from_checkpoint, training.output_dir)
         set_seed(training.seed)
         trainer, other, splits = make_trainer(arguments, model_arguments, training)
+        if "train" in splits and checkpoint is None:
+            check_output_folder(training.output_dir)
     except (ValueError, OSError, ImportError, StrictDataclassError) as error:
         end_with(error)
     if "train" in splits:
@@ -245,7 +281,8 @@ def score(trainer: MultimodalNerTrainer, dataset: Dataset, name: str, arguments:
     trainer.save_metrics(name, {f"{name}_{key}": value for key, value in scores.items()})
     if trainer.is_world_process_zero():
         folder = Path(trainer.args.output_dir)
-        write_conll(folder / f"{name}_predictions.conll", dataset["id"], dataset["tokens"], gold, predicted)
+        beside = folder.with_name(f"{folder.name}.predictions")  # posts are rarely ours to share: never in the folder
+        write_conll(beside / f"{name}.conll", dataset["id"], dataset["tokens"], gold, predicted)
         print_scores(name, scores)
         if name in ("validation", "test"):
             labels = trainer.model.config.id2label

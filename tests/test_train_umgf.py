@@ -112,7 +112,7 @@ def test_one_command_trains_evaluates_predicts_and_the_auto_classes_load_the_res
     for name in ("validation", "test", "test_without_pictures", "test_shuffled_pictures"):
         assert 0 <= results[f"{name}_f1_low"] <= results[f"{name}_f1"] <= results[f"{name}_f1_high"] <= 100
         assert f"{name} " in printed
-        rows = read_predictions(out / f"{name}_predictions.conll")
+        rows = read_predictions(out.with_name(f"{out.name}.predictions") / f"{name}.conll")
         assert [row["id"] for row in rows] == [f"{name.split('_')[0]}{i}" for i in range(12)]
     assert AutoModel.from_pretrained(out).config.model_type == "umgf"
     model, processor = AutoModelForTokenClassification.from_pretrained(out), AutoProcessor.from_pretrained(out)
@@ -319,10 +319,10 @@ def test_posts_for_validation_are_drawn_by_seed_where_none_are_given(data, tmp_p
         "No validation split is given: 3 of the 12 training posts, drawn with seed 3, are used for it."
         in caplog.messages
     )
-    drawn = {row["id"] for row in read_predictions(tmp_path / "out" / "validation_predictions.conll")}
+    drawn = {row["id"] for row in read_predictions(tmp_path / "out.predictions" / "validation.conll")}
     assert len(drawn) == 3
     run(tmp_path / "again", data | TINY | {"num_train_epochs": 1, "validation_share": 0.25, "seed": 3})
-    assert drawn == {row["id"] for row in read_predictions(tmp_path / "again" / "validation_predictions.conll")}
+    assert drawn == {row["id"] for row in read_predictions(tmp_path / "again.predictions" / "validation.conll")}
 
 
 def test_a_trial_reads_the_first_posts_of_each_split(data, tmp_path, capsys):
