@@ -49,7 +49,9 @@ _ALL = (
     Column("noun_phrases", List(_WORD_SPAN)),
     Column("objects", List(_OBJECT), seen_in_picture=True),  # linked to the post's own words
     Column("object_features", List(List(Value("float32"))), seen_in_picture=True, heavy=True),  # of these objects
-    Column("knowledge_features", List(List(Value("float32"))), seen_in_picture=True, moves_with_picture=True, heavy=True),
+    Column(
+        "knowledge_features", List(List(Value("float32"))), seen_in_picture=True, moves_with_picture=True, heavy=True
+    ),
     Column("picture_adds", Value("bool")),  # whether the picture adds to the text
     Column("caption", Value("string"), seen_in_picture=True, moves_with_picture=True),
     Column("object_labels", List(Value("string")), seen_in_picture=True, moves_with_picture=True),
