@@ -75,34 +75,56 @@ def _common_shape(name: str, posts: Sequence[Mapping[str, torch.Tensor]]) -> lis
 class SortedWindows:
     """Batches of items of like size from a stream of any length, and the way back to the order of the stream.
 
-    Iterate over the batches, and pass the results of their items, in the order of the batches, to `in_order`. At most
-    the windows under way are held.
+    Iterate over the batches, and pass the results of their items, in the order of the batches, to `in_order`. Windows
+    grow from one to the next, and their batches come in the order of their earliest items, so that the first results
+    come soon. At most the windows under way are held.
 
     Args:
         items: the stream.
         batch_size: items in a batch.
+        first_window: items of the first window; each has twice as many as the one before it, until there are
         window: items that are sorted among each other.
         size: what to sort by.
+        prepare: makes the items of a window ready to be sorted; default: they are.
     """
 
-    def __init__(self, items: Iterable[Any], batch_size: int, window: int, size: Callable[[Any], Any]):
+    def __init__(
+        self,
+        items: Iterable[Any],
+        batch_size: int,
+        first_window: int,
+        window: int,
+        size: Callable[[Any], Any],
+        prepare: Callable[[list[Any]], list[Any]] = list,
+    ):
         self.items = iter(items)
-        self.size = size
         self.batch_size = batch_size
+        self.first_window = first_window
         self.window = window
-        self.orders = deque()  # of the windows under way
+        self.size = size
+        self.prepare = prepare
+        self.places = deque()  # in the stream, of the items of the batches under way
 
     def __iter__(self) -> Iterator[list[Any]]:
-        while own := list(islice(self.items, self.window)):
-            order = sorted(range(len(own)), key=lambda i: self.size(own[i]))
-            self.orders.append(order)
-            for start in range(0, len(order), self.batch_size):
-                yield [own[i] for i in order[start : start + self.batch_size]]
+        read = 0
+        window = min(self.first_window, self.window)
+        while own := self.prepare(list(islice(self.items, window))):
+            own = dict(enumerate(own))
+            order = sorted(own, key=lambda i: self.size(own[i]))
+            batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+            read_before = read
+            read += len(own)
+            for batch in sorted(batches, key=min):
+                self.places.extend(read_before + i for i in batch)
+                yield [own.pop(i) for i in batch]  # not held any longer: a picture may have been opened in it
+            window = min(2 * window, self.window)
 
     def in_order(self, results: Iterable[Any]) -> Iterator[Any]:
-        """Yield the results of the items in the order in which the items came."""
-        results = iter(results)
-        for first in results:
-            order = self.orders.popleft()
-            found = dict(zip(order, [first, *islice(results, len(order) - 1)], strict=True))
-            yield from (found[i] for i in range(len(order)))
+        """Yield the results of the items in the order in which the items came, each as soon as those before it."""
+        waiting = {}
+        place = 0
+        for result in results:
+            waiting[self.places.popleft()] = result
+            while place in waiting:
+                yield waiting.pop(place)
+                place += 1

@@ -1,6 +1,7 @@
 """The pipeline "multimodal-ner": a post, or many, in; entities with exact character offsets out."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import GeneratorType
 from typing import Any
@@ -13,13 +14,20 @@ from transformers.utils import logging
 
 from .batching import SortedWindows
 from .decoding import decode
-from .pictures import UnreadablePicture
-from .processing_multimodal_ner import NodeKind, PreparedPost
+from .pictures import UnreadablePicture, open_picture
+from .processing_multimodal_ner import NodeKind, PreparedPost, _one_picture, read_words
 
 logger = logging.get_logger(__name__)
 
-BATCHES_PER_WINDOW = 4
-"""Posts are sorted by size within so many batches."""
+FIRST_WINDOW = 4
+"""Batches within which the first posts are sorted by size; and all posts, where they may hold pictures in memory."""
+
+WINDOW = 32
+"""Batches within which later posts are sorted, when there have been enough."""
+
+
+ReadPost = tuple[Mapping[str, Any] | None, PreparedPost | dict[str, str]]
+"""An input and what was read of it; for one that cannot be read, None and its error."""
 
 
 class MultimodalNerPipeline(Pipeline):
@@ -67,6 +75,7 @@ class MultimodalNerPipeline(Pipeline):
                 "The pipeline multimodal-ner needs a tagger of modeling_umgf, and processor=… where it is not found."
             )
         self.model.eval()
+        self.options = self.processor._options({})
 
     def __call__(self, inputs: Any, **kwargs) -> Any:
         """Tag one input or many; see the class."""
@@ -107,36 +116,78 @@ class MultimodalNerPipeline(Pipeline):
         Raises:
             ValueError: there is no text, or no readable picture, or something else in the input is wrong.
         """
-        post = {"text": post} if isinstance(post, str) else post
-        if not isinstance(post, Mapping):
-            raise ValueError(f'a post is a string or {{"text": …, "image": …}}, not {type(post).__name__}')
-        unread = post.keys() - self.input_columns - {"id", "ner_tags"}
-        if unread := sorted(str(name) for name in unread if post[name] is not None):
-            logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.")
-        post = {**post, "image": _fetch(post.get("image"), timeout)} if self.processor.reads_pictures else post
-        return self.processor.prepare([post], **describers)[0]
+        given, prepared = self.read_text(post)
+        self.processor.add_pieces([prepared], self.options["text_kwargs"])
+        return self.add_nodes(given, prepared, timeout, **describers)
 
-    def _preprocess_or_error(self, post: Any, **parameters) -> PreparedPost | dict[str, str]:
-        try:
-            prepared = self.preprocess(post, **parameters)
-        except ValueError as error:
-            return {"error": str(error)}
-        except Exception as error:  # one bad post must not stop a million
-            return {"error": f"{type(error).__name__}: {error}"}
-        prepared.picture = None  # has become crops
+    def read_text(self, post: Any) -> ReadPost:
+        """Read the words of one input; see `preprocess`."""
+        given = {"text": post} if isinstance(post, str) else post
+        if not isinstance(given, Mapping):
+            raise ValueError(f'a post is a string or {{"text": …, "image": …}}, not {type(post).__name__}')
+        unread = given.keys() - self.input_columns - {"id", "ner_tags"}
+        if unread := sorted(str(name) for name in unread if given[name] is not None):
+            logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.")
+        return given, PreparedPost(*read_words(given))
+
+    def add_nodes(
+        self, given: Mapping[str, Any], prepared: PreparedPost, timeout: float | None = None, **describers: Callable
+    ) -> PreparedPost:
+        """Open the picture of a post whose words are read, and make of it and the columns what the model reads."""
+        if self.processor.reads_pictures:
+            given = {**given, "image": _fetch(given.get("image"), timeout)}
+            source = _one_picture(given["image"])
+            prepared.picture = None if source is None else open_picture(source)
+        self.processor.add_nodes([prepared], [given], self.options["images_kwargs"], **describers)
         return prepared
 
-    # Batches
+    # Many inputs: first the texts of a window, then batch by batch the rest
+
+    def read_window(self, posts: Sequence[Any]) -> list[ReadPost]:
+        """Read the texts of inputs and tokenise them together; what cannot be read has its error for a post."""
+        read = [_or_error(self.read_text, post) for post in posts]
+        read = [(None, post) if isinstance(post, dict) else post for post in read]
+        prepared = [post for _, post in read if not isinstance(post, dict)]
+        options = self.options["text_kwargs"]
+        if prepared and isinstance(_or_error(self.processor.add_pieces, prepared, options), dict):
+            for i, (given, post) in enumerate(read):  # which one was it?
+                if not isinstance(post, dict):
+                    read[i] = given, _or_error(self.processor.add_pieces, [post], options) or post
+        return read
+
+    def _add_nodes_or_error(self, read: ReadPost, **parameters) -> PreparedPost | dict[str, str]:
+        given, prepared = read
+        if isinstance(prepared, dict):
+            return prepared
+        prepared = _or_error(self.add_nodes, given, prepared, **parameters)
+        if not isinstance(prepared, dict):
+            prepared.picture = None  # has become crops
+        return prepared
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Return the results of inputs in their order; within a window, posts of like size share a batch."""
         if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
             inputs = map(inputs.__getitem__, range(len(inputs)))
-        window = BATCHES_PER_WINDOW * batch_size if batch_size > 1 or num_workers else 1
-        batches = SortedWindows(inputs, batch_size, window, _size)
-        posts = _Prepared(self._preprocess_or_error, preprocess_params)
-        loader = DataLoader(posts, batch_sampler=batches, num_workers=num_workers, collate_fn=list)
-        return batches.in_order(result for batch in loader for result in self.tag_batch(batch, **forward_params))
+        first = FIRST_WINDOW * batch_size if batch_size > 1 or num_workers else 1
+        window = first if first == 1 or self.processor.reads_pictures else WINDOW * batch_size
+        batches = SortedWindows(inputs, batch_size, first, window, _size, self.read_window)
+        texts = deque()  # of the batches under way
+
+        def without_pieces():  # which no worker needs
+            for batch in batches:
+                texts.append([post for _, post in batch])
+                yield [(given, post if given is None else PreparedPost(post.text, post.words)) for given, post in batch]
+
+        def tagged():
+            for batch in loader:
+                for text, post in zip(texts.popleft(), batch, strict=True):
+                    if not isinstance(post, dict):
+                        post.features |= text.features
+                yield from self.tag_batch(batch, **forward_params)
+
+        posts = _Prepared(self._add_nodes_or_error, preprocess_params)
+        loader = DataLoader(posts, batch_sampler=without_pieces(), num_workers=num_workers, collate_fn=list)
+        return batches.in_order(tagged())
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
         """Return the result of one input."""
@@ -150,7 +201,7 @@ class MultimodalNerPipeline(Pipeline):
             if not isinstance(item, dict) and item.words:
                 alike.setdefault("object_features" in item.features, []).append(i)
         for rows in alike.values():
-            features = self.processor.batch([items[i] for i in rows])
+            features = self.processor.batch([items[i] for i in rows], options=self.options)
             outputs = self.forward(features, **forward_params)
             for row, i in enumerate(rows):
                 results[i] = self.postprocess({"post": items[i], "row": row, **outputs})
@@ -234,12 +285,21 @@ def _fetch(source: Any, timeout: float | None) -> Any:
         raise UnreadablePicture(source[:80], f"cannot be fetched ({error})") from error
 
 
-def _size(post: Any) -> tuple[int, int]:
-    """Visual nodes and length of an input, as far as they can be told before reading it."""
-    if not isinstance(post, Mapping):
-        return 0, len(post) if isinstance(post, str) else 0
-    nodes = post.get("objects")
-    length = 0
-    for key in ("text", "words", "tokens"):
-        length += len(post[key]) if hasattr(post.get(key), "__len__") else 0
-    return len(nodes) if hasattr(nodes, "__len__") else int(post.get("image") is not None), length
+def _or_error(function: Callable, *arguments: Any, **settings: Any) -> Any:
+    """Call a function; returns {"error": "why"} where it fails: one bad post must not stop a million."""
+    try:
+        return function(*arguments, **settings)
+    except ValueError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _size(read: ReadPost) -> tuple[int, int]:
+    """Visual nodes, as far as they can be told before opening pictures, and pieces of a post."""
+    given, prepared = read
+    if given is None:
+        return 0, 0
+    nodes = given.get("objects")
+    nodes = len(nodes) if hasattr(nodes, "__len__") else int(given.get("image") is not None)
+    return nodes, len(prepared.features["input_ids"])

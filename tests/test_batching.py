@@ -1,5 +1,7 @@
 """Posts that the model sees at once."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -63,18 +65,44 @@ def test_types_are_kept():
     assert batch["word_starts"].dtype == torch.long
 
 
+def sorted_windows(items, batch_size: int, first_window: int, window: int, **settings) -> SortedWindows:
+    return SortedWindows(items, batch_size, first_window, window, size=lambda item: item, **settings)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("window", [1, 4, 100])
 def test_results_come_in_the_order_of_the_items_whatever_the_windows(batch_size, window):
     items = [5, 3, 8, 1, 9, 2, 7, 7, 4, 6]
-    windows = SortedWindows(items, batch_size, window, size=lambda item: item)
-    results = windows.in_order(10 * item for batch in windows for item in batch)
-    assert list(results) == [10 * item for item in items]
+    for first_window in (1, 2, window):
+        windows = sorted_windows(items, batch_size, first_window, window)
+        results = windows.in_order(10 * item for batch in windows for item in batch)
+        assert list(results) == [10 * item for item in items]
 
 
 def test_items_of_like_size_share_a_batch_within_a_window():
-    windows = SortedWindows([5, 3, 8, 1, 9, 2], batch_size=2, window=4, size=lambda item: item)
-    assert list(windows) == [[1, 3], [5, 8], [2, 9]]
+    assert list(sorted_windows([5, 3, 8, 1, 9, 2], 2, 4, 4)) == [[5, 8], [1, 3], [2, 9]]
+
+
+def test_windows_grow():
+    windows = sorted_windows(range(14, 0, -1), 1, 2, 4)
+    assert [own for (own,) in windows] == [14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    read = []
+    windows = sorted_windows(range(14), 2, 2, 4, prepare=lambda own: read.append(len(own)) or own)
+    assert [item for batch in windows for item in batch] == list(range(14))
+    assert read == [2, 4, 4, 4, 0]
+
+
+def test_items_are_prepared_a_window_at_a_time():
+    windows = sorted_windows(range(5), 2, 3, 3, prepare=lambda own: [-item for item in own])
+    assert list(windows) == [[0], [-2, -1], [-4, -3]]
+
+
+def test_the_first_result_needs_one_batch():
+    windows = sorted_windows([5, 3, 8, 1], 1, 4, 4)
+    tagged = []
+    results = windows.in_order(tagged.append(item) or item for batch in windows for item in batch)
+    assert next(results) == 5
+    assert tagged == [5]
 
 
 def test_no_more_of_a_stream_is_read_than_is_needed():
@@ -85,7 +113,21 @@ def test_no_more_of_a_stream_is_read_than_is_needed():
             read.append(item)
             yield item
 
-    windows = SortedWindows(stream(), batch_size=2, window=4, size=lambda item: -item)
+    windows = sorted_windows(stream(), 2, 4, 8)
     results = windows.in_order(item for batch in windows for item in batch)
     assert next(results) == 0
     assert len(read) == 4
+    assert [next(results) for _ in range(4)] == [1, 2, 3, 4]
+    assert len(read) == 12
+
+
+def test_items_are_let_go_as_soon_as_they_are_handed_out():
+    class Post:
+        pass
+
+    posts = [Post() for _ in range(4)]
+    alive = [weakref.ref(post) for post in posts]
+    batches = iter(SortedWindows((posts.pop() for _ in range(4)), 1, 4, 4, size=id))
+    (first,) = next(batches)
+    del first
+    assert sum(post() is not None for post in alive) == 3

@@ -1,0 +1,28 @@
+"""How benchmarks compare: everything in turn in one process, again and again; a busy machine then slows all alike."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+
+def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, float]:
+    """Time functions in turn.
+
+    Args:
+        functions: what to time, by name; each is called once before.
+        rounds: how often all have their turn.
+        repeats: calls in a turn.
+
+    Returns:
+        For each the median over the rounds of the processor seconds of a call.
+    """
+    seconds = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(rounds):
+        for name, function in functions.items():
+            begin = time.process_time()
+            for _ in range(repeats):
+                function()
+            seconds[name].append((time.process_time() - begin) / repeats)
+    return {name: median(own) for name, own in seconds.items()}
