@@ -7,25 +7,40 @@ import csv
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from .conll import conll_block
+from .labels import spans_to_tags
+from .processing_multimodal_ner import read_words
+
+STANDARD_STREAM = "-"
+"""Name of standard input and of standard output."""
+
+_LOOK_AHEAD = 100  # JSON lines that are searched for the column of the texts before anything is tagged
 
 
 class PostFileError(ValueError):
     """A file of posts, or a line of one, that cannot be used, in one sentence."""
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is standard input or output, a pipe or a device: read or written once, without an ending."""
+    return str(path) == STANDARD_STREAM or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 def read_posts(path: Path, columns: dict[str, str], images: str | os.PathLike | None = None) -> Iterator[dict]:
     """Stream the posts of a file.
 
     Args:
-        path: .jsonl, .parquet or .csv.
+        path: .jsonl, .parquet or .csv; or "-" for standard input, or a pipe, with JSON lines.
         columns: the file's name of each of "text", "image" and "id".
-        images: folder that relative picture names start from; default: the folder of the file.
+        images: folder that relative picture names start from; default: the folder of the file; of a stream: this one.
 
     Returns:
         Posts with "id" (the file's, else the number of the post from 1) and "error", or "image" and the other columns.
@@ -33,24 +48,28 @@ def read_posts(path: Path, columns: dict[str, str], images: str | os.PathLike | 
     Raises:
         PostFileError: there is no such file, its format is unknown, or the whole file lacks the texts.
     """
-    if not path.is_file():
+    ending = ".jsonl" if is_stream(path) else path.suffix
+    if not is_stream(path) and not path.is_file():
         raise PostFileError(f"{path}: no such file.")
-    if path.suffix not in _READERS:
+    if ending not in _READERS:
         raise PostFileError(f"{path}: cannot read {path.suffix or 'this'} files; give {', '.join(_READERS)}.")
-    folder = Path(images) if images is not None else path.parent
+    folder = Path("." if is_stream(path) else path.parent) if images is None else Path(images)
     if not folder.is_dir():
         raise PostFileError(f"{folder}: no such folder of pictures.")
-    rows = _READERS[path.suffix](path)
+    rows = _READERS[ending](path)
     names = next(rows)
-    if names is not None and not {columns["text"], "words", "tokens"} & set(names):
+    wanted = {columns["text"]} if ending == ".csv" else {columns["text"], "words", "tokens"}
+    if names is not None and not wanted & set(names):
         raise PostFileError(
             f"{path}: no column {columns['text']!r} among {', '.join(names) or 'none'}; name it with --text_column."
         )
     return (to_post(row, number, columns, folder) for number, row in enumerate(rows, start=1))
 
 
-def count_posts(path: Path) -> int:
-    """Return the number of posts of a file."""
+def count_posts(path: Path) -> int | None:
+    """Return the number of posts of a file, None for a stream."""
+    if is_stream(path):
+        return None
     if path.suffix == ".parquet":
         return _parquet_file(path).metadata.num_rows
     if path.suffix == ".jsonl":
@@ -75,8 +94,15 @@ def to_post(row: dict | PostFileError, number: int, columns: dict[str, str], fol
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:
-    yield None  # no columns to check
-    with open(path, "rb") as lines:
+    rows = _json_objects(path)
+    first = list(islice(rows, _LOOK_AHEAD))
+    names = {name: None for row in first if isinstance(row, dict) for name in row}
+    yield list(names) if any(isinstance(row, dict) for row in first) else None
+    yield from chain(first, rows)
+
+
+def _json_objects(path: Path) -> Iterator[dict | PostFileError]:
+    with nullcontext(sys.stdin.buffer) if str(path) == STANDARD_STREAM else open(path, "rb") as lines:
         for line in lines:
             if not (line := line.strip().removeprefix(b"\xef\xbb\xbf")):
                 continue
@@ -138,18 +164,18 @@ _READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet, ".csv": _read_csv}
 
 
 @dataclass
-class Record:
-    """A tagged post as it stands in an output file.
+class Tagged:
+    """What became of a post.
 
     Args:
-        content: its bytes, the separator included.
-        entities: number of entities in it.
+        entities: as the pipeline gives them.
         error: why the post could not be tagged.
+        warning: what of the post could not be used.
     """
 
-    content: bytes
-    entities: int = 0
+    entities: list[dict] = field(default_factory=list)
     error: str | None = None
+    warning: str | None = None
 
 
 @dataclass
@@ -158,24 +184,23 @@ class OutputFormat:
 
     Args:
         separator: ends every record and never occurs inside one.
-        aggregation_strategy: what the format needs of the pipeline.
-        to_record: makes the record of a post and its result of the pipeline.
+        to_record: makes the record of a post and of what became of it; what the format cannot express becomes an error.
         belongs: whether a record may be that of a post.
+        failed: whether a record has an error or a warning.
     """
 
     separator: bytes
-    aggregation_strategy: str
-    to_record: Callable[[dict, Any], Record]
+    to_record: Callable[[dict, Tagged], bytes]
     belongs: Callable[[bytes, dict], bool]
+    failed: Callable[[bytes], bool]
 
-    def skip_finished(self, path: Path, posts: Iterator[dict]) -> int:
-        """Advance posts past the finished records of a file, cut off an unfinished one; returns the number of records.
+    def finished(self, path: Path, posts: Iterator[dict]) -> Iterator[tuple[dict, bytes]]:
+        """Advance posts along the finished records of a file; yields both.
 
         Raises:
             PostFileError: a record is not that of the post at its place.
         """
         done = 0
-        size = 0
         record = b""
         with open(path, "rb") as lines:
             for line in lines:
@@ -188,17 +213,40 @@ class OutputFormat:
                             "--overwrite to start anew."
                         )
                     done += 1
-                    size += len(record)
+                    yield post, record
                     record = b""
-        if record:
+
+    def skip_finished(self, path: Path, posts: Iterator[dict]) -> int:
+        """Advance posts past the finished records of a file, cut off an unfinished one; returns the number of records.
+
+        Raises:
+            PostFileError: a record is not that of the post at its place.
+        """
+        done = 0
+        size = 0
+        for _, record in self.finished(path, posts):
+            done += 1
+            size += len(record)
+        if size < path.stat().st_size:
             os.truncate(path, size)
         return done
 
+    def keep_finished(self, path: Path, posts: Iterator[dict]) -> Iterator[dict]:
+        """Yield all posts; those that have a record without error or warning in a file bring it as "record".
 
-def _to_jsonl(post: dict, result: Any) -> Record:
-    if isinstance(result, dict):
-        return Record(_json_line({"id": post["id"], "error": result["error"]}), error=result["error"])
-    return Record(_json_line({"id": post["id"], "text": _text_of(post), "entities": result}), entities=len(result))
+        Raises:
+            PostFileError: a record is not that of the post at its place.
+        """
+        for post, record in self.finished(path, posts):
+            yield post if self.failed(record) else post | {"record": record}
+        yield from posts
+
+
+def _to_jsonl(post: dict, tagged: Tagged) -> bytes:
+    if tagged.error is not None:
+        return _json_line({"id": post["id"], "error": tagged.error})
+    record = {"id": post["id"], "text": _text_of(post), "entities": tagged.entities}
+    return _json_line(record if tagged.warning is None else record | {"warning": tagged.warning})
 
 
 def _json_line(record: dict) -> bytes:
@@ -220,16 +268,22 @@ def _belongs_jsonl(content: bytes, post: dict) -> bool:
         return False
 
 
-def _to_conll(post: dict, result: Any) -> Record:
-    if isinstance(result, dict):
-        return Record(_conll_bytes(post, [], []), error=result["error"])
-    words = [row["word"] for row in result]
-    labels = [row["entity"] for row in result]
+def _failed_jsonl(content: bytes) -> bool:
+    return not {"error", "warning"}.isdisjoint(json.loads(content))
+
+
+def _to_conll(post: dict, tagged: Tagged) -> bytes:
+    if tagged.error is not None:
+        return _conll_bytes(post, [], [])
+    places = read_words(post)[1]
+    words = [word for word, _, _ in places]
     if re.search("[\t\n\r]", "".join(words)):
-        error = "a word holds a tab or a line break, which CoNLL cannot express"
-        return Record(_conll_bytes(post, [], []), error=error)
-    entities = sum(label.startswith("B-") for label in labels)
-    return Record(_conll_bytes(post, words, labels), entities)
+        tagged.error = "a word holds a tab or a line break, which CoNLL cannot express"
+        return _conll_bytes(post, [], [])
+    first = {start: i for i, (_, start, _) in enumerate(places)}
+    after = {end: i + 1 for i, (_, _, end) in enumerate(places)}
+    spans = [(first[own["start"]], after[own["end"]], own["entity_group"]) for own in tagged.entities]
+    return _conll_bytes(post, words, spans_to_tags(spans, len(words)))
 
 
 def _conll_bytes(post: dict, words: list[str], labels: list[str]) -> bytes:
@@ -240,7 +294,11 @@ def _belongs_conll(content: bytes, post: dict) -> bool:
     return content.startswith(_conll_bytes(post, [], [])[:-1])
 
 
+def _failed_conll(content: bytes) -> bool:
+    return content.count(b"\n") == 2  # an id and no word
+
+
 OUTPUT_FORMATS = {
-    ".jsonl": OutputFormat(b"\n", "simple", _to_jsonl, _belongs_jsonl),
-    ".conll": OutputFormat(b"\n\n", "none", _to_conll, _belongs_conll),
+    ".jsonl": OutputFormat(b"\n", _to_jsonl, _belongs_jsonl, _failed_jsonl),
+    ".conll": OutputFormat(b"\n\n", _to_conll, _belongs_conll, _failed_conll),
 }

@@ -11,20 +11,29 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
 from .files import write_whole
-from .post_files import OUTPUT_FORMATS, Record, count_posts, read_posts, to_post
+from .post_files import (
+    OUTPUT_FORMATS,
+    STANDARD_STREAM,
+    OutputFormat,
+    Tagged,
+    count_posts,
+    is_stream,
+    read_posts,
+    to_post,
+)
 
-Tagger = Callable[[list[dict]], list]  # posts → for each, the rows of the pipeline or {"error": …}
+Tagger = Callable[[list[dict]], list[Tagged]]
 
 BATCHES_PER_CHUNK = 4
 """Posts go to a tagger in chunks of so many batches: what a stop can lose."""
@@ -49,7 +58,16 @@ class TaggerOptions:
             "`objects`; None: each picture is one object."
         },
     )
-    min_score: float = field(default=0.5, metadata={"help": "Boxes of the detector below this score are no objects."})
+    labeler: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of an object detector that names the objects of posts without `object_labels`, "
+            "for systems that look for pictures with the same objects; None: their names are not looked for."
+        },
+    )
+    min_score: float = field(
+        default=0.5, metadata={"help": "What the detector or the labeler finds below this score is no object."}
+    )
     batch_size: int = field(default=32, metadata={"help": "Posts that the model sees at once."})
     device: str | None = field(
         default=None, metadata={"help": "cpu, cuda:1, …; None: a GPU if there is one, several processes in turn."}
@@ -75,17 +93,24 @@ class TagOptions(TaggerOptions):
         metadata={
             "positional": True,
             "help": "Posts as .jsonl, .parquet or .csv, with a column of texts (or, not in CSV, `words` or `tokens`: "
-            "lists of words) and whatever else the model reads: pictures, ids, `objects`, …",
+            "lists of words) and whatever else the model reads: pictures, ids, `objects`, …; or - (or a pipe): JSON "
+            "lines from standard input.",
         }
     )
     output: str = field(
         metadata={
             "help": ".jsonl, a line for each post, or .conll, a line for each word. A file that is there is continued. "
-            "<output>.settings.json, next to it, says what the run was asked for."
+            "<output>.settings.json, next to it, says what the run was asked for. Or - (or a pipe): JSON lines to "
+            "standard output."
         }
     )
+    threshold: float = field(default=0.0, metadata={"help": "Entities with a lower score are left out, and counted."})
     num_proc: int = field(default=1, metadata={"help": "Processes, each with its copy of the model."})
     overwrite: bool = field(default=False, metadata={"help": "Start anew instead of continuing."})
+    retry_errors: bool = field(
+        default=False,
+        metadata={"help": "Tag the posts with an error or a warning again; the output is replaced when all are done."},
+    )
 
 
 @dataclass
@@ -95,36 +120,45 @@ class TaggingSummary:
     Args:
         posts: posts tagged by this run, those with an error included.
         entities: entities found in them.
+        left_out: entities below the threshold.
         errors: posts that could not be tagged.
+        warnings: posts of which something could not be used, such as a broken picture.
         already_done: posts that were in the output before.
         seconds: duration, loading of the model included.
     """
 
     posts: int = 0
     entities: int = 0
+    left_out: int = 0
     errors: int = 0
+    warnings: int = 0
     already_done: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
         earlier = f", {self.already_done:,} were done before" if self.already_done else ""
+        left_out = f" ({self.left_out:,} below the threshold left out)" if self.left_out else ""
+        warnings = f", {self.warnings:,} with a warning" if self.warnings else ""
         return (
-            f"{self.posts:,} posts tagged{earlier}; {self.entities:,} entities, {self.errors:,} posts with an error; "
-            f"{self.seconds:.1f} s"
+            f"{self.posts:,} posts tagged{earlier}; {self.entities:,} entities{left_out}, "
+            f"{self.errors:,} posts with an error{warnings}; {self.seconds:.1f} s"
         )
 
-    def add(self, record: Record) -> None:
+    def add(self, tagged: Tagged) -> None:
         """Count one more post."""
         self.posts += 1
-        self.entities += record.entities
-        self.errors += record.error is not None
+        self.errors += tagged.error is not None
+        self.warnings += tagged.warning is not None
+        self.entities += 0 if tagged.error is not None else len(tagged.entities)
 
 
 def tag_file(options: TagOptions) -> TaggingSummary:
     """Tag every post of a file, or the rest of it where an earlier run was stopped.
 
-    A .jsonl output has a line {"id", "text", "entities"} or {"id", "error"} for each post. A .conll output has a block
-    for each post: `IMGID:<id>`, then a line for each word: word, tab, label; a post with an error has no words.
+    A .jsonl output has a line {"id", "text", "entities"} or {"id", "error"} for each post; a post whose picture cannot
+    be opened is tagged by its text and has a "warning" too. A .conll output has a block for each post: `IMGID:<id>`,
+    then a line for each word: word, tab, label; a post with an error has no words. Where the output is "-", standard
+    output is for records alone: from then on, whatever else is printed there goes to standard error.
 
     Args:
         options: input, output, model and settings.
@@ -138,63 +172,108 @@ def tag_file(options: TagOptions) -> TaggingSummary:
     begin = time.perf_counter()
     input_file = Path(options.input)
     output_file = Path(options.output)
-    if output_file.suffix not in OUTPUT_FORMATS:
-        raise TaggingError(f"{output_file}: the output must end in {' or '.join(OUTPUT_FORMATS)}.")
-    if input_file.resolve() == output_file.resolve():
-        raise TaggingError(f"{output_file}: is the input; give another --output.")
-    if options.batch_size < 1 or options.num_proc < 1:
-        raise TaggingError(f"batch_size={options.batch_size} and num_proc={options.num_proc} must be at least 1.")
-    output_format = OUTPUT_FORMATS[output_file.suffix]
+    output_format = _check(options, input_file, output_file)
     settings = _settings(options)
     posts = read_posts(input_file, options.columns, options.images)
     summary = TaggingSummary()
-    if output_file.exists() and not options.overwrite:
+    continued = output_file.is_file() and not options.overwrite
+    if continued:
         _check_settings(output_file, settings)
-        summary.already_done = output_format.skip_finished(output_file, posts)
+        if options.retry_errors:
+            posts = output_format.keep_finished(output_file, posts)
+        else:
+            summary.already_done = output_format.skip_finished(output_file, posts)
 
-    load = partial(
-        load_tagger,
-        options,
-        aggregation_strategy=output_format.aggregation_strategy,
-        num_threads=None if options.num_proc == 1 else max(1, (os.cpu_count() or 1) // options.num_proc),
-    )
+    num_threads = None if options.num_proc == 1 else max(1, (os.cpu_count() or 1) // options.num_proc)
+    load = partial(load_tagger, options, num_threads=num_threads)
     chunks = _chunks(posts, BATCHES_PER_CHUNK * options.batch_size)
     with closing(tag_in_processes(chunks, load, _devices(options))) as tagged:
         first = list(islice(tagged, 1))  # the model works: the output may be touched
-        output_file.parent.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=count_posts(input_file), initial=summary.already_done, unit="post")
-        with bar, open(output_file, "wb" if options.overwrite else "ab") as output:
-            _write_settings(output_file, settings)
-            for chunk, results in chain(first, tagged):
+        seconds = first[0][2] if first else 0.0
+        with (
+            _open_output(output_file, continued, options) as output,
+            _progress(count_posts(input_file), summary.already_done, seconds) as bar,
+        ):
+            if not is_stream(output_file):
+                _write_settings(output_file, settings)
+            for chunk, results, _ in chain(first, tagged):
                 for post, result in zip(chunk, results, strict=True):
-                    record = output_format.to_record(post, result)
-                    output.write(record.content)
-                    summary.add(record)
-                    if record.error is not None and summary.errors <= 10:
+                    if "record" in post:
+                        output.write(post["record"])
+                        summary.already_done += 1
+                        continue
+                    found = len(result.entities)
+                    result.entities = [own for own in result.entities if own["score"] >= options.threshold]
+                    summary.left_out += found - len(result.entities)
+                    output.write(output_format.to_record(post, result))
+                    summary.add(result)
+                    problem = result.error or result.warning
+                    if problem and summary.errors + summary.warnings <= 10:
                         number = summary.already_done + summary.posts
-                        bar.write(f"{input_file}, post {number} (id {post['id']}): {record.error}", file=sys.stderr)
+                        bar.write(f"{input_file}, post {number} (id {post['id']}): {problem}", file=sys.stderr)
                 output.flush()
                 bar.update(len(chunk))
     summary.seconds = time.perf_counter() - begin
     return summary
 
 
-def load_tagger(
-    options: TaggerOptions,
-    device: str | None = None,
-    aggregation_strategy: str = "simple",
-    num_threads: int | None = None,
-) -> Tagger:
+def _check(options: TagOptions, input_file: Path, output_file: Path) -> OutputFormat:
+    """Refuse options that cannot work; returns the format of the output."""
+    ending = ".jsonl" if is_stream(output_file) else output_file.suffix
+    if ending not in OUTPUT_FORMATS:
+        raise TaggingError(f"{output_file}: the output must end in {' or '.join(OUTPUT_FORMATS)}.")
+    if input_file.resolve() == output_file.resolve() and not is_stream(output_file):
+        raise TaggingError(f"{output_file}: is the input; give another --output.")
+    if options.batch_size < 1 or options.num_proc < 1:
+        raise TaggingError(f"batch_size={options.batch_size} and num_proc={options.num_proc} must be at least 1.")
+    if not 0 <= options.threshold <= 1:
+        raise TaggingError(f"threshold={options.threshold} is no score: give 0 to 1.")
+    if options.retry_errors and (options.overwrite or not output_file.is_file()):
+        raise TaggingError(f"{output_file}: --retry_errors needs an output that is there, and no --overwrite.")
+    return OUTPUT_FORMATS[ending]
+
+
+def _progress(total: int | None, done: int, seconds: float) -> tqdm:
+    """A bar that began so many seconds ago, when the model was there, and not when its first results came."""
+    bar = tqdm(total=total, initial=done, unit="post")
+    bar.start_t -= seconds
+    bar.last_print_t -= seconds
+    return bar
+
+
+@contextmanager
+def _open_output(path: Path, continued: bool, options: TagOptions) -> Iterator[BinaryIO]:
+    """Open the output: anew, at its end, or, to repeat posts with errors, a new file that replaces it when complete."""
+    if str(path) == STANDARD_STREAM:
+        records = sys.stdout.buffer
+        sys.stdout.flush()
+        sys.stdout = sys.stderr
+        try:
+            yield records
+        except BrokenPipeError as error:  # `tag … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), records.fileno())  # or Python would complain at its end
+            raise TaggingError("standard output was closed by its reader.") from error
+        return
+    if not is_stream(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) if options.retry_errors else nullcontext(path) as place:
+        with open(place, "ab" if continued and not options.retry_errors else "wb") as output:
+            yield output
+
+
+def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: int | None = None) -> Tagger:
     """Load the pipeline of a model as a function of posts.
 
+    A post whose picture cannot be opened is tagged without it, with a warning; one on which the model fails has an
+    error, the others of its batch are tagged.
+
     Args:
-        options: the model, the detector and how they are used.
+        options: the model, what describes pictures, and how they are used.
         device: where they run; default: a GPU if there is one.
-        aggregation_strategy: see the pipeline.
         num_threads: processor cores that they may use; default: as torch is set.
 
     Raises:
-        TaggingError: the model or the detector cannot be loaded.
+        TaggingError: the model, the detector or the labeler cannot be loaded, or the model calls none.
     """
     import torch
     from transformers import pipeline
@@ -202,29 +281,67 @@ def load_tagger(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     model = str(options.model)
-    grounder = None
-    if options.detector is not None:
-        from .grounding import Grounder
-
-        try:
-            grounder = Grounder.from_pretrained(options.detector, device=device, min_score=options.min_score)
-        except Exception as error:
-            raise TaggingError(f"cannot load the detector {options.detector}: {error}") from error
     try:
         tagger = pipeline("multimodal-ner", model=model, device=device, trust_remote_code=options.trust_remote_code)
     except Exception as error:  # whatever transformers and the Hub make of a wrong name or a damaged folder
         where = "" if Path(model).exists() else " (no folder here; tried as a Hub id)"
         raise TaggingError(f"cannot load the model {model}{where}: {error}") from error
+    settings = {**_load_describers(options, tagger, device), "batch_size": options.batch_size}
 
-    def tag(posts: list[dict]) -> list:
-        inputs = []
-        for post in posts:
-            inputs.append({key: post[key] for key in tagger.input_columns & post.keys()})
-        return tagger(
-            inputs, grounder=grounder, batch_size=options.batch_size, aggregation_strategy=aggregation_strategy
-        )
+    def results_of(posts: list[dict]) -> list:
+        """The pipeline's results; where it fails on some posts, these alone have the error."""
+        try:
+            return tagger(posts, **settings)
+        except torch.AcceleratorError as error:
+            raise TaggingError(f"the device failed: {error}") from error
+        except Exception as error:
+            if len(posts) == 1:
+                return [{"error": f"{type(error).__name__}: {error}"}]
+        half = len(posts) // 2
+        return results_of(posts[:half]) + results_of(posts[half:])
+
+    def picture_problem(post: dict) -> str | None:
+        """Why the picture of a post cannot be opened."""
+        try:
+            tagger.preprocess({"text": "picture", "image": post["image"]})
+        except Exception as error:
+            return str(error)
+
+    def tag(posts: list[dict]) -> list[Tagged]:
+        inputs = [{key: post[key] for key in tagger.input_columns & post.keys()} for post in posts]
+        results = results_of(inputs)
+        warnings = {}
+        for i, (post, result) in enumerate(zip(inputs, results, strict=True)):
+            if isinstance(result, dict) and post.get("image") is not None and (problem := picture_problem(post)):
+                warnings[i] = f"tagged without its picture: {problem}"
+        without = results_of([inputs[i] | {"image": None} for i in warnings]) if warnings else []
+        for i, result in zip(warnings, without, strict=True):
+            results[i] = result
+        return [
+            Tagged(error=result["error"]) if isinstance(result, dict) else Tagged(result, warning=warnings.get(i))
+            for i, result in enumerate(results)
+        ]
 
     return tag
+
+
+def _load_describers(options: TaggerOptions, tagger: Any, device: str | None) -> dict[str, Any]:
+    """The detector and the labeler that are asked for, by the names that the pipeline gives them."""
+    from .descriptors import ObjectLabeler
+    from .grounding import Grounder
+
+    describers = {}
+    for option, name, describer in (("detector", "grounder", Grounder), ("labeler", "labeler", ObjectLabeler)):
+        source = getattr(options, option)
+        if source is None:
+            continue
+        if name not in tagger.processor.describers:
+            raise TaggingError(f"{type(tagger.processor).__name__} calls no {name}; leave out --{option}.")
+        try:
+            describers[name] = describer.from_pretrained(source, device=device, min_score=options.min_score)
+        except Exception as error:
+            raise TaggingError(f"cannot load the {option} {source}: {error}") from error
+    return describers
 
 
 class RayTagger:
@@ -240,7 +357,8 @@ class RayTagger:
         )
 
     Each of the actors loads the model once. A batch keeps its columns and gains `entities`, a list of structs as from
-    the pipeline (null where the post could not be tagged), and `error`, a string (null where it could).
+    the pipeline (null where the post could not be tagged), and the strings `error` (null where it could) and `warning`
+    (null where all of the post could be used).
 
     Args:
         **options: the fields of `TaggerOptions`. The model is there on every node, pictures start from the working
@@ -274,15 +392,15 @@ class RayTagger:
         columns = self.options.columns
         posts = [to_post(row, number, columns, self.images) for number, row in enumerate(table.to_pylist())]
         results = self.tagger(posts)
-        entities = [None if isinstance(result, dict) else result for result in results]
-        errors = [result["error"] if isinstance(result, dict) else None for result in results]
+        entities = [None if result.error is not None else result.entities for result in results]
         table = table.append_column("entities", pyarrow.array(entities, pyarrow.list_(entity)))
-        return table.append_column("error", pyarrow.array(errors, text))
+        table = table.append_column("error", pyarrow.array([result.error for result in results], text))
+        return table.append_column("warning", pyarrow.array([result.warning for result in results], text))
 
 
 def tag_in_processes(
     chunks: Iterator[list[dict]], load: Callable[[str | None], Tagger], devices: list[str | None]
-) -> Iterator[tuple[list[dict], list]]:
+) -> Iterator[tuple[list[dict], list[Tagged], float]]:
     """Tag chunks of posts, in this process or, with several devices, in as many processes.
 
     Args:
@@ -291,7 +409,7 @@ def tag_in_processes(
         devices: the device of each process; None: as `load` likes.
 
     Returns:
-        The chunks in their order, each with its results.
+        The chunks in their order, each with its results and the seconds that they took.
 
     Raises:
         TaggingError: a model cannot be loaded, or a process died.
@@ -300,7 +418,7 @@ def tag_in_processes(
         tagger = None
         for chunk in chunks:
             tagger = tagger or load(devices[0])
-            yield chunk, _tag_chunk(tagger, chunk)
+            yield chunk, *_tag_chunk(tagger, chunk)
         return
     context = multiprocessing.get_context("spawn")
     free_devices = context.SimpleQueue()
@@ -314,9 +432,9 @@ def tag_in_processes(
             waiting.append((chunk, pool.submit(_tag_in_worker, chunk)))
             if len(waiting) > len(devices):
                 chunk, future = waiting.popleft()
-                yield chunk, future.result()
+                yield chunk, *future.result()
         for chunk, future in waiting:
-            yield chunk, future.result()
+            yield chunk, *future.result()
         pool.shutdown()
     except BrokenProcessPool as error:
         raise TaggingError(
@@ -345,20 +463,27 @@ def _end_with_parent(watched_end: Connection) -> None:
     os._exit(1)
 
 
-def _tag_in_worker(chunk: list[dict]) -> list:
+def _tag_in_worker(chunk: list[dict]) -> tuple[list[Tagged], float]:
     if isinstance(_tagger, TaggingError):
         raise _tagger
     try:
         return _tag_chunk(_tagger, chunk)
+    except TaggingError:
+        raise
     except Exception as error:  # a library's exception may not survive the way to the parent
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
-def _tag_chunk(tagger: Tagger, chunk: list[dict]) -> list:
-    """Tag the readable posts of a chunk; the others keep their error."""
-    readable = [post for post in chunk if "error" not in post]
-    tagged = iter(tagger(readable) if readable else [])
-    return [{"error": post["error"]} if "error" in post else next(tagged) for post in chunk]
+def _tag_chunk(tagger: Tagger, chunk: list[dict]) -> tuple[list[Tagged], float]:
+    """Tag the posts of a chunk that are readable and have no record yet; returns the seconds too."""
+    begin = time.perf_counter()
+    open_posts = [post for post in chunk if not {"error", "record"} & post.keys()]
+    tagged = iter(tagger(open_posts) if open_posts else [])
+    results = []
+    for post in chunk:
+        done = {"error", "record"} & post.keys()
+        results.append(Tagged(error=post.get("error")) if done else next(tagged))
+    return results, time.perf_counter() - begin
 
 
 def _chunks(posts: Iterator[dict], size: int) -> Iterator[list[dict]]:
@@ -383,7 +508,9 @@ def _settings(options: TagOptions) -> dict[str, Any]:
         "images": options.images and str(options.images),
         "model": str(Path(options.model)),
         "detector": options.detector and str(options.detector),
+        "labeler": options.labeler and str(options.labeler),
         "min_score": options.min_score,
+        "threshold": options.threshold,
         "columns": options.columns,
     }
 

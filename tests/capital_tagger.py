@@ -4,13 +4,12 @@ import os
 import time
 from pathlib import Path
 
+from modeling_umgf.post_files import Tagged
 from modeling_umgf.tagging import Tagger, TaggerOptions, TaggingError
 
 
-def load_capital_tagger(
-    options: TaggerOptions, device: str | None = None, aggregation_strategy: str = "simple", **settings
-) -> Tagger:
-    """Capitalised words are PER; a word of the post can make it slow, fail or die."""
+def load_capital_tagger(options: TaggerOptions, device: str | None = None, **settings) -> Tagger:
+    """Capitalised words are PER, the longer the surer; a word of the post can make it slow, fail or die."""
     if not Path(options.model).exists():
         raise TaggingError(f"cannot load the model {options.model}: no such folder")
 
@@ -20,18 +19,15 @@ def load_capital_tagger(
         if "DIE" in text:
             os._exit(1)
         if "FAIL" in text:
-            return {"error": "no good"}
-        rows = []
+            return Tagged(error="no good")
+        entities = []
         start = 0
-        for index, word in enumerate(text.split()):
+        for word in text.split():
             start = text.index(word, start)
             place = {"word": word, "start": start, "end": start + len(word)}
-            label = "B-PER" if word[0].isupper() else "O"
-            if aggregation_strategy == "none":
-                rows.append({"entity": label, "score": 0.5, "index": index, **place})
-            elif label != "O":
-                rows.append({"entity_group": "PER", "score": 0.5, **place, "objects": []})
+            if word[0].isupper():
+                entities.append({"entity_group": "PER", "score": min(1, len(word) / 10), **place, "objects": []})
             start += len(word)
-        return rows
+        return Tagged(entities, warning="no picture" if "BLIND" in text else None)
 
     return lambda posts: [tag_one(post) for post in posts]

@@ -46,5 +46,5 @@ def test_the_example_tags_on_a_cluster(cluster, tagger, picture, tmp_path):
         for one, other in zip(found, expected, strict=True):
             assert one["score"] == pytest.approx(other["score"], abs=1e-4)
             assert [node["box"] for node in one["objects"]] == [node["box"] for node in other["objects"]]
-    assert "no text" in rows[20]["error"] and "missing.png: no such file" in rows[21]["error"]
+    assert "no text" in rows[20]["error"] and "missing.png: no such file" in rows[21]["warning"]
     assert rows[20].get("entities") is None

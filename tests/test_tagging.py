@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -14,13 +15,16 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 from capital_tagger import load_capital_tagger
+from tiny_describers import save_labeler
 from tiny_detectors import save_detector
 
 from modeling_umgf import tagging
 from modeling_umgf.__main__ import main
+from modeling_umgf.descriptors import ObjectLabeler
 from modeling_umgf.grounding import Grounder
-from modeling_umgf.post_files import PostFileError
+from modeling_umgf.post_files import PostFileError, Tagged
 from modeling_umgf.tagging import TaggingError, TagOptions
 
 pytest_plugins = ("tiny_taggers",)
@@ -40,7 +44,7 @@ def tag(posts, output, model, **options) -> tagging.TaggingSummary:
 
 @pytest.fixture(autouse=True)
 def no_model(request, monkeypatch):
-    if "tagger" not in request.fixturenames:
+    if not {"tagger", "rgcn_tagger"} & set(request.fixturenames):
         monkeypatch.setattr(tagging, "load_tagger", load_capital_tagger)
 
 
@@ -130,7 +134,7 @@ def test_picture_names_start_from_the_folder(tmp_path, monkeypatch):
     seen = []
 
     def load(options, device, **settings):
-        return lambda posts: [seen.append(post["image"]) or [] for post in posts]
+        return lambda posts: [seen.append(post["image"]) or Tagged() for post in posts]
 
     monkeypatch.setattr(tagging, "load_tagger", load)
     images = ["1.jpg", "https://example.org/1.jpg", "/elsewhere/1.jpg", "", None, {"bytes": None, "path": "2.jpg"}]
@@ -202,9 +206,102 @@ def test_conll_output_has_a_block_for_every_post(tmp_path):
     posts = write_jsonl(tmp_path / "posts.jsonl", [*POSTS[:2], {"text": "#tag FAIL"}, {"words": ["tab\tinside", "x"]}])
     summary = tag(posts, tmp_path / "out.conll", tmp_path)
     assert (tmp_path / "out.conll").read_text() == (
-        "IMGID:a\nAnna\tB-PER\nmeets\tO\nBob\tB-PER\n\nIMGID:b\n\nIMGID:3\n\nIMGID:4\ntab\tO\ninside\tO\nx\tO\n\n"
+        "IMGID:a\nAnna\tB-PER\nmeets\tO\nBob\tB-PER\n\nIMGID:b\n\nIMGID:3\n\nIMGID:4\n\n"
     )
-    assert (summary.entities, summary.errors) == (2, 1)
+    assert (summary.entities, summary.errors) == (2, 2)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".conll"])
+def test_entities_below_the_threshold_are_left_out_and_counted(tmp_path, suffix):
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "Anastasia meets Bob"}, {"text": "Eve"}])
+    summary = tag(posts, tmp_path / f"out{suffix}", tmp_path, threshold=0.5)
+    assert (summary.entities, summary.left_out) == (1, 2)
+    assert "1 entities (2 below the threshold left out)" in str(summary)
+    written = (tmp_path / f"out{suffix}").read_text()
+    if suffix == ".conll":
+        assert written == "IMGID:1\nAnastasia\tB-PER\nmeets\tO\nBob\tO\n\nIMGID:2\nEve\tO\n\n"
+    else:
+        assert [[own["word"] for own in json.loads(line)["entities"]] for line in written.splitlines()] == [
+            ["Anastasia"],
+            [],
+        ]
+    with pytest.raises(TaggingError, match="was begun with threshold 0.5, not 0.0"):
+        tag(posts, tmp_path / f"out{suffix}", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".conll"])
+def test_posts_with_an_error_are_tagged_again_and_the_others_kept(tmp_path, suffix):
+    texts = ["Anna", "FAIL", "Bob", "BLIND Eve"]
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"id": i, "text": text} for i, text in enumerate(texts)])
+    summary = tag(posts, tmp_path / f"out{suffix}", tmp_path)
+    assert (summary.errors, summary.warnings) == (1, 1)
+    assert "1 posts with an error, 1 with a warning" in str(summary)
+    before = (tmp_path / f"out{suffix}").read_bytes()
+    (tmp_path / f"out{suffix}").write_bytes(before.replace(b"Anna", b"\xc3\x84nna"))  # stays if it is not tagged again
+    with pytest.raises(PostFileError, match="record 1 does not belong"):
+        tag(posts, tmp_path / f"out{suffix}", tmp_path, retry_errors=True)
+    (tmp_path / f"out{suffix}").write_bytes(before.replace(b"PER", b"LOC"))
+    summary = tag(posts, tmp_path / f"out{suffix}", tmp_path, retry_errors=True)
+    again = 2 if suffix == ".jsonl" else 1  # CoNLL holds no warnings
+    assert (summary.posts, summary.already_done) == (again, 4 - again)
+    after = (tmp_path / f"out{suffix}").read_bytes()
+    assert after.count(b"LOC") == (2 if suffix == ".jsonl" else 4) and after.count(b"PER") == (
+        2 if suffix == ".jsonl" else 0
+    )
+    assert after.replace(b"LOC", b"PER") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"out{suffix}",
+        f"out{suffix}.settings.json",
+        posts.name,
+    ]
+
+
+def test_a_repetition_that_is_stopped_leaves_the_output_as_it_was(tmp_path, monkeypatch):
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    tag(posts, tmp_path / "out.jsonl", tmp_path)
+    before = (tmp_path / "out.jsonl").read_bytes()
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tagging.TaggingSummary, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tag(posts, tmp_path / "out.jsonl", tmp_path, retry_errors=True)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_speed_of_the_bar_counts_the_time_of_the_first_posts(tmp_path, monkeypatch):
+    rates = []
+
+    class Bar(tagging.tqdm):
+        def update(self, count):
+            super().update(count)
+            rates.append(self.format_dict["rate"] or self.n / self.format_dict["elapsed"])
+
+    monkeypatch.setattr(tagging, "tqdm", Bar)
+    monkeypatch.setenv("SECONDS_A_SLOW_POST", "0.05")
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "SLOW"}] * 8)
+    tag(posts, tmp_path / "out.jsonl", tmp_path, batch_size=1)
+    assert len(rates) == 2 and all(0 < rate <= 20 for rate in rates)
+
+
+def test_a_pipe_is_read_and_written_as_json_lines(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("in", "out"):
+        os.mkfifo(tmp_path / name)
+    content = "".join(json.dumps(post) + "\n" for post in POSTS)
+    writer = threading.Thread(target=(tmp_path / "in").write_text, args=[content])
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "out").read_text()))
+    for thread in (writer, reader):
+        thread.start()
+    summary = tag(tmp_path / "in", tmp_path / "out", tmp_path, images=tmp_path / "pictures")
+    for thread in (writer, reader):
+        thread.join()
+    assert summary.posts == 5
+    assert [json.loads(line)["id"] for line in read[0].splitlines()] == [post["id"] for post in POSTS]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "pictures"]
 
 
 def test_several_processes_keep_the_order(tmp_path, quick_processes):
@@ -249,6 +346,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         ({"model": "nowhere"}, "cannot load the model nowhere"),
         ({"images": "nowhere"}, "no such folder of pictures"),
         ({"batch_size": 0}, "must be at least 1"),
+        ({"threshold": 1.5}, "threshold=1.5 is no score: give 0 to 1"),
+        ({"retry_errors": True}, "--retry_errors needs an output that is there"),
+        ({"input": "words.csv"}, "no column 'text' among id, words; name it with --text_column"),
+        ({"input": "other.jsonl"}, "no column 'text' among tweet, n; name it with --text_column"),
         ({"model": "nowhere", "num_proc": 2}, "cannot load the model nowhere"),
         ({"output": "posts.jsonl/out.jsonl"}, "posts.jsonl"),
     ],
@@ -260,6 +361,8 @@ def test_what_cannot_work_is_one_line_on_stderr_and_leaves_nothing(
     write_jsonl(tmp_path / "posts.jsonl", POSTS)
     (tmp_path / "posts.xml").write_text("<posts/>")
     (tmp_path / "other.csv").write_text("id,post\n1,Anna\n")
+    (tmp_path / "words.csv").write_text("id,words\n1,Anna\n")
+    write_jsonl(tmp_path / "other.jsonl", [{"tweet": "Anna"}, {"n": 1}])
     (tmp_path / "broken.parquet").write_text("text")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     options = {"input": "posts.jsonl", "output": "out.jsonl", "model": "."} | change
@@ -349,6 +452,34 @@ def test_a_stopped_command_loses_and_repeats_nothing(tmp_path, stop):
     assert names == [f"Anna{i}" for i in range(200)]
 
 
+def run_on_streams(tmp_path: Path, shell: str) -> subprocess.CompletedProcess:
+    """Run a line of shell in which `tag` is the command from standard input to standard output."""
+    tests = Path(__file__).parent
+    (tmp_path / "command.py").write_text(COMMAND.format(package=str(tests.parent / "modeling_umgf")))
+    command = f"{sys.executable} command.py tag - --model=. --output=- --batch_size=1 --device=cpu"
+    return subprocess.run(
+        ["bash", "-c", f"tag() {{ {command}; }}; {shell}"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tests)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_standard_input_is_tagged_to_standard_output_which_holds_records_alone(tmp_path):
+    write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    run = run_on_streams(tmp_path, 'tag < posts.jsonl; yes \'{"text": "Anna"}\' | head -n 9999 | tag | head -n 1 >&2')
+    assert [json.loads(line)["id"] for line in run.stdout.splitlines()] == [post["id"] for post in POSTS]
+    assert "5 posts tagged; 4 entities, 1 posts with an error" in run.stderr
+    assert "error: standard output was closed by its reader." in run.stderr  # `tag | head`
+    assert "Traceback" not in run.stderr and "Exception" not in run.stderr
+
+
+def words_of(block: str) -> list[tuple]:
+    return [tuple(line.split("\t")) for line in block.split("\n")[1:]]
+
+
 def places(entities: list[dict]) -> list[tuple]:
     return [(entity["entity_group"], entity["word"], entity["start"], entity["end"]) for entity in entities]
 
@@ -364,22 +495,33 @@ def test_the_command_agrees_with_the_pipeline(tagger, model, picture, tmp_path, 
         {"text": "Rome"},
         {"words": ["Anna", "meets", "Bob"], "image": "p.png", "objects": objects},
         {"text": None},
+        {"words": ["Anna", None], "image": "missing.png"},
+        {"text": "Rome", "image": "p.png", "objects": [{"phrase": None}]},
+        {"text": "Rome", "image": "p.png", "objects": [{"box": [0, 0, 9, 9], "phrase": {"start": 1, "end": 0}}]},
+        {"text": "Rome", "object_features": [[0.0, 1.0]]},
     ] * 3
     input_file = write_jsonl(tmp_path / "posts.jsonl", posts)
     arguments = [str(input_file), f"--images={images}", f"--model={model}", "--batch_size=4"]
     # one process starts: there is one chunk
     assert main(["tag", *arguments, f"--output={tmp_path}/out.jsonl", "--num_proc=2"]) == 0
     printed = capsys.readouterr()
-    assert "15 posts tagged" in printed.out and "6 posts with an error" in printed.out
-    assert "posts.jsonl, post 2 (id 2): " in printed.err and "missing.png: no such file" in printed.err
+    assert "27 posts tagged" in printed.out and "15 posts with an error, 3 with a warning" in printed.out
+    assert "posts.jsonl, post 2 (id 2): tagged without its picture: " in printed.err
+    assert "missing.png: no such file" in printed.err
     records = read_jsonl(tmp_path / "out.jsonl")
     assert main(["tag", *arguments, f"--output={tmp_path}/out.conll"]) == 0
     blocks = (tmp_path / "out.conll").read_text(encoding="utf-8").split("\n\n")[:-1]
     assert [record["id"] for record in records] == [post.get("id", number) for number, post in enumerate(posts, 1)]
     for post, record, block in zip(posts, records, blocks, strict=True):
         post = post | ({"image": images / post["image"]} if "image" in post else {})
+        if "warning" in record:
+            assert record["warning"].endswith("missing.png: no such file")
+            del post["image"]
+        if "object_features" in post:
+            assert "RuntimeError" in record["error"] and words_of(block) == []  # of another width than the model's
+            continue
         expected = tagger(post)
-        words = [tuple(line.split("\t")) for line in block.split("\n")[1:]]
+        words = words_of(block)
         if "error" in expected:
             assert record["error"] == expected["error"] and words == []
             continue
@@ -415,3 +557,44 @@ def test_a_detector_finds_the_objects_of_a_file(tagger, model, picture, tmp_path
         assert [node["query"] for node in entity["objects"]] == [node["query"] for node in other["objects"]]
     with pytest.raises(TaggingError, match="cannot load the detector"):
         tag(posts, tmp_path / "new.jsonl", model, detector=model)
+
+
+def test_a_labeler_names_the_objects_for_a_system_that_asks_for_them(rgcn_tagger, picture, tmp_path):
+    rgcn_tagger.save_pretrained(tmp_path / "rgcn")
+    labeler = save_labeler("yolos", tmp_path / "labeler")
+    picture.resize((120, 80)).save(tmp_path / "p.png")
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "Anna meets Bob", "image": "p.png"}])
+    model = tmp_path / "rgcn"
+    tag(posts, tmp_path / "out.jsonl", model, labeler=labeler, min_score=0.0)
+    (record,) = read_jsonl(tmp_path / "out.jsonl")
+    find = ObjectLabeler.from_pretrained(labeler, min_score=0.0)
+    expected = rgcn_tagger({"text": "Anna meets Bob", "image": tmp_path / "p.png"}, labeler=find)
+    assert record["entities"] and "intra" in {one["relation"] for one in record["entities"][0]["neighbors"]}
+    for own, other in zip(record["entities"], expected, strict=True):
+        assert [one["id"] for one in own["neighbors"]] == [one["id"] for one in other["neighbors"]]
+    with pytest.raises(TaggingError, match="RgcnProcessor calls no grounder; leave out --detector"):
+        tag(posts, tmp_path / "new.jsonl", model, detector=labeler)
+    with pytest.raises(TaggingError, match="cannot load the labeler"):
+        tag(posts, tmp_path / "new.jsonl", model, labeler=model)
+
+
+def test_one_bad_post_of_a_batch_has_the_error_and_the_others_their_result(tagger, model, tmp_path):
+    """Features of another width than the model's are noticed only by the model itself."""
+    width = tagger.model.config.object_feature_size
+    posts = [{"text": f"Anna {i}", "object_features": [[0.5] * (3 if i == 5 else width)]} for i in range(9)]
+    tag(write_jsonl(tmp_path / "posts.jsonl", posts), tmp_path / "out.jsonl", model)
+    records = read_jsonl(tmp_path / "out.jsonl")
+    assert ["error" in record for record in records] == [i == 5 for i in range(9)]
+    for post, record in zip(posts, records, strict=True):
+        assert "error" in record or places(record["entities"]) == places(tagger(post))
+
+
+def test_a_device_that_fails_ends_the_run_instead_of_spoiling_all_posts(tagger, model, tmp_path, monkeypatch):
+    def fail(*arguments, **settings):
+        raise torch.AcceleratorError("device-side assert triggered")
+
+    monkeypatch.setattr(type(tagger), "__call__", fail)
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    with pytest.raises(TaggingError, match="the device failed: device-side assert"):
+        tag(posts, tmp_path / "out.jsonl", model)
+    assert not (tmp_path / "out.jsonl").exists()
