@@ -143,8 +143,10 @@ def _nltk_tagger() -> Any:
         return PerceptronTagger(lang="eng")
     except (ImportError, LookupError):
         logger.warning(
-            "NLTK's English tagger is missing, so noun phrases are runs of capitalised words; to get it: "
-            'pip install "modeling_umgf[grounding]" && python -m nltk.downloader averaged_perceptron_tagger_eng'
+            "NLTK's English tagger is missing, so noun phrases are runs of capitalised words, which differ in most "
+            'posts; to get it: pip install "modeling_umgf[grounding]" && python -m nltk.downloader '
+            "averaged_perceptron_tagger_eng; without network: put averaged_perceptron_tagger_eng.zip, as it is, into "
+            "<folder>/taggers and set NLTK_DATA=<folder>"
         )
         return None
 
