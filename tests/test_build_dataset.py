@@ -255,7 +255,6 @@ def test_the_command_takes_names_of_columns_and_of_tags(tmp_path, monkeypatch):
         ({"tokens": [["a"], ["b"]], "ner_tags": [["B-X"], None]}, "row 1: a post needs tokens and tags.*found tokens"),
         ({"tokens": [["a", None]], "ner_tags": [["B-X", "O"]]}, "row 0: tokens must be a list of strings"),
         ({"tokens": [["a", "b"]], "ner_tags": [["B-X", None]]}, "row 0: tags must be a list of strings"),
-        ({"tokens": [["a"]], "ner_tags": [["O"]]}, "the training data have no entity, every tag is O"),
         ({"id": [1, 1], "tokens": [["a"]] * 2, "ner_tags": [["B-X"]] * 2}, "row 1: the id 1 was used before"),
         ({"tokens": [["a"]], "ner_tags": [["B-X"]], "caption": [[1]]}, "row 0: caption must be a string"),
         ({"tokens": [["a"]], "ner_tags": [["B-X"]], "object_features": ["x"]}, "a column has the wrong type"),

@@ -462,6 +462,8 @@ def test_format_is_found_out(write):
 def test_training_data_without_entities_and_no_data_at_all_are_refused(write):
     with pytest.raises(BadInput, match="no entity"):
         load_splits({"train": write("a\tO\n")})
+    with pytest.raises(BadInput, match="no entity"):
+        load_splits({"train": write("a\tO\n")}, types=["PER"])
     with pytest.raises(BadInput, match="no posts were given"):
         load_splits({})
 

@@ -91,8 +91,6 @@ def read_splits(
         places = {name: f"{source}, split {name}" for name in rows}
         if image_dir is not None and any("image" in split.features for split in heavy.values()):
             raise BadInput(f"{source}: has pictures of its own; leave out the folder of pictures")
-    if "train" in rows and not any(set(row["tags"]) - {"O"} for row in rows["train"]):
-        raise BadInput(f"{places['train']}: the training data have no entity, every tag is O")
     features = dataset_features(labels, _columns(rows, heavy, captions))
     if look_at_pictures:
         _name_pictures(rows, places, image_dir)
@@ -152,6 +150,8 @@ def _read_files(
     for name in _training_first(files):
         types = entity_types(labels) if labels else None
         rows[name] = read_posts(files[name], file_format, types=types, **reading)
+        if name == "train" and not any(set(row["tags"]) - {"O"} for row in rows[name]):
+            raise BadInput(f"{files[name]}: the training data have no entity, every tag is O")
         if name == "train" and labels is None:
             labels = _labels_of(rows[name])
     return {name: rows[name] for name in files}, labels or _labels_of(chain.from_iterable(rows.values()))
