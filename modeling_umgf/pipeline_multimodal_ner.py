@@ -19,11 +19,11 @@ from .processing_multimodal_ner import NodeKind, PreparedPost, _one_picture, rea
 
 logger = logging.get_logger(__name__)
 
-FIRST_WINDOW = 4
-"""Batches within which the first posts are sorted by size; and all posts, where they may hold pictures in memory."""
-
 WINDOW = 32
-"""Batches within which later posts are sorted, when there have been enough."""
+"""Posts are sorted by size within so many batches;"""
+
+FIRST_WINDOW = 4
+"""within so many at the start of a stream, and always where posts may hold pictures in memory."""
 
 
 ReadPost = tuple[Mapping[str, Any] | None, PreparedPost | dict[str, str]]
@@ -166,10 +166,12 @@ class MultimodalNerPipeline(Pipeline):
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Return the results of inputs in their order; within a window, posts of like size share a batch."""
-        if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+        at_once = batch_size if batch_size > 1 or num_workers else 0
+        first = max(1, FIRST_WINDOW * at_once)
+        window = first if self.processor.reads_pictures else max(1, WINDOW * at_once)
+        if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):  # all are there: nobody waits for a window
             inputs = map(inputs.__getitem__, range(len(inputs)))
-        first = FIRST_WINDOW * batch_size if batch_size > 1 or num_workers else 1
-        window = first if first == 1 or self.processor.reads_pictures else WINDOW * batch_size
+            first = window
         batches = SortedWindows(inputs, batch_size, first, window, _size, self.read_window)
         texts = deque()  # of the batches under way
 
