@@ -147,12 +147,12 @@ class MultimodalNerPipeline(Pipeline):
         """Read the texts of inputs and tokenise them together; what cannot be read has its error for a post."""
         read = [_or_error(self.read_text, post) for post in posts]
         read = [(None, post) if isinstance(post, dict) else post for post in read]
-        prepared = [post for _, post in read if not isinstance(post, dict)]
+        whole = {i: post for i, (given, post) in enumerate(read) if given is not None}
         options = self.options["text_kwargs"]
-        if prepared and isinstance(_or_error(self.processor.add_pieces, prepared, options), dict):
-            for i, (given, post) in enumerate(read):  # which one was it?
-                if not isinstance(post, dict):
-                    read[i] = given, _or_error(self.processor.add_pieces, [post], options) or post
+        if whole and _or_error(self.processor.add_pieces, list(whole.values()), options):
+            for i, post in whole.items():  # which one was it?
+                if error := _or_error(self.processor.add_pieces, [post], options):
+                    read[i] = None, error
         return read
 
     def _add_nodes_or_error(self, read: ReadPost, **parameters) -> PreparedPost | dict[str, str]:
