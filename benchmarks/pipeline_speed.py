@@ -1,4 +1,4 @@
-"""The pipeline on texts against transformers' token classification, on the same encoder, side by side on one core.
+"""The pipeline on texts against transformers' token classification, on the same encoder, side by side.
 
     python -m benchmarks.pipeline_speed --encoder sentence-transformers/all-MiniLM-L6-v2 --posts posts.jsonl
 
@@ -7,6 +7,7 @@ strategy "simple".
 """
 
 import argparse
+import os
 import time
 from functools import partial
 from itertools import islice
@@ -24,7 +25,6 @@ from .record import write_result
 from .side_by_side import side_by_side
 
 COLUMNS = {"text": "text", "image": "image", "id": "id"}
-BATCH_SIZES = (1, 8, 32, 128)
 
 
 def both_pipelines(encoder: str) -> tuple[Pipeline, Pipeline]:
@@ -53,20 +53,22 @@ def main() -> None:
     parser.add_argument("--encoder", required=True, help="folder or Hub id of a text encoder")
     parser.add_argument("--posts", required=True, type=Path, help="a file of posts, as the command tag reads them")
     parser.add_argument("--count", type=int, default=512, help="posts that are read")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processor cores")
     arguments = parser.parse_args()
     begin = time.time()
     logging.set_verbosity_error()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     texts = [post["text"] for post in islice(read_posts(arguments.posts, COLUMNS, None), arguments.count)]
     theirs, ours = both_pipelines(arguments.encoder)
     functions = {}
-    for batch_size in BATCH_SIZES:
+    for batch_size in arguments.batch_sizes:
         functions[f"transformers, batch {batch_size}"] = partial(theirs, texts, batch_size=batch_size)
         functions[f"package, batch {batch_size}"] = partial(ours, texts, batch_size=batch_size)
-    seconds = side_by_side(functions, arguments.rounds)
+    seconds = side_by_side(functions, arguments.rounds, clock=time.perf_counter)
     results = {}
-    for batch_size in BATCH_SIZES:
+    for batch_size in arguments.batch_sizes:
         reference = seconds[f"transformers, batch {batch_size}"]
         own = seconds[f"package, batch {batch_size}"]
         rates = {
@@ -75,7 +77,7 @@ def main() -> None:
         }
         results[f"batch {batch_size}"] = rates | {"times_faster": round(reference / own, 2)}
     configuration = {"encoder": Path(arguments.encoder).name, "posts": arguments.posts.name, "count": len(texts)}
-    configuration |= {"device": "cpu", "threads": 1, "time": f"processor time, median of {arguments.rounds} rounds"}
+    configuration |= {"device": "cpu", "threads": arguments.threads, "rounds": arguments.rounds}
     print(write_result("pipeline_speed", configuration, results, time.time() - begin))
     for name, row in results.items():
         print(f"{name}: {row}")

@@ -5,24 +5,30 @@ from collections.abc import Callable
 from statistics import median
 
 
-def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, float]:
+def side_by_side(
+    functions: dict[str, Callable[[], object]],
+    rounds: int,
+    repeats: int = 1,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, float]:
     """Time functions in turn.
 
     Args:
         functions: what to time, by name; each is called once before.
         rounds: how often all have their turn.
         repeats: calls in a turn.
+        clock: what counts the seconds; default: those of the processor, for work on one core.
 
     Returns:
-        For each the median over the rounds of the processor seconds of a call.
+        For each the median over the rounds of the seconds of a call.
     """
     seconds = {name: [] for name in functions}
     for function in functions.values():
         function()
     for _ in range(rounds):
         for name, function in functions.items():
-            begin = time.process_time()
+            begin = clock()
             for _ in range(repeats):
                 function()
-            seconds[name].append((time.process_time() - begin) / repeats)
+            seconds[name].append((clock() - begin) / repeats)
     return {name: median(own) for name, own in seconds.items()}

@@ -19,11 +19,11 @@ from .processing_multimodal_ner import NodeKind, PreparedPost, _one_picture, rea
 
 logger = logging.get_logger(__name__)
 
-FIRST_WINDOW = 4
-"""Batches within which the first posts are sorted by size; and all posts, where they may hold pictures in memory."""
-
 WINDOW = 32
-"""Batches within which later posts are sorted, when there have been enough."""
+"""Posts are sorted by size within so many batches;"""
+
+FIRST_WINDOW = 4
+"""within so many at the start of a stream, and always where posts may hold pictures in memory."""
 
 
 ReadPost = tuple[Mapping[str, Any] | None, PreparedPost | dict[str, str]]
@@ -147,12 +147,12 @@ class MultimodalNerPipeline(Pipeline):
         """Read the texts of inputs and tokenise them together; what cannot be read has its error for a post."""
         read = [_or_error(self.read_text, post) for post in posts]
         read = [(None, post) if isinstance(post, dict) else post for post in read]
-        prepared = [post for _, post in read if not isinstance(post, dict)]
+        whole = {i: post for i, (given, post) in enumerate(read) if given is not None}
         options = self.options["text_kwargs"]
-        if prepared and isinstance(_or_error(self.processor.add_pieces, prepared, options), dict):
-            for i, (given, post) in enumerate(read):  # which one was it?
-                if not isinstance(post, dict):
-                    read[i] = given, _or_error(self.processor.add_pieces, [post], options) or post
+        if whole and _or_error(self.processor.add_pieces, list(whole.values()), options):
+            for i, post in whole.items():  # which one was it?
+                if error := _or_error(self.processor.add_pieces, [post], options):
+                    read[i] = None, error
         return read
 
     def _add_nodes_or_error(self, read: ReadPost, **parameters) -> PreparedPost | dict[str, str]:
@@ -166,10 +166,12 @@ class MultimodalNerPipeline(Pipeline):
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Return the results of inputs in their order; within a window, posts of like size share a batch."""
-        if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+        at_once = batch_size if batch_size > 1 or num_workers else 0
+        first = max(1, FIRST_WINDOW * at_once)
+        window = first if self.processor.reads_pictures else max(1, WINDOW * at_once)
+        if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):  # all are there: nobody waits for a window
             inputs = map(inputs.__getitem__, range(len(inputs)))
-        first = FIRST_WINDOW * batch_size if batch_size > 1 or num_workers else 1
-        window = first if first == 1 or self.processor.reads_pictures else WINDOW * batch_size
+            first = window
         batches = SortedWindows(inputs, batch_size, first, window, _size, self.read_window)
         texts = deque()  # of the batches under way
 

@@ -4,8 +4,12 @@ import weakref
 
 import pytest
 import torch
+from conftest import assert_same, tiny_config, tiny_labels
 
+from modeling_umgf import MultimodalNerPipeline, TextOnlyConfig, TextOnlyForTokenClassification, TextOnlyProcessor
 from modeling_umgf.batching import SortedWindows, stack
+
+pytest_plugins = ("tiny_taggers",)
 
 
 def post(pieces: int, words: int, **tensors) -> dict[str, torch.Tensor]:
@@ -131,3 +135,65 @@ def test_items_are_let_go_as_soon_as_they_are_handed_out():
     (first,) = next(batches)
     del first
     assert sum(post() is not None for post in alive) == 3
+
+
+# -------------------------------------------------------------------------------------------- through the pipeline
+
+
+@pytest.fixture
+def text_tagger(random_model, tagger):
+    config = TextOnlyConfig(**tiny_labels(), text_config=tiny_config().text_config.to_dict())
+    processor = TextOnlyProcessor(tagger.processor.tokenizer)
+    return MultimodalNerPipeline(
+        random_model(config, TextOnlyForTokenClassification), processor=processor, device="cpu"
+    )
+
+
+TEXTS = ["Anna " * (7 * i % 13 + 1) + "meets Bob" for i in range(24)]
+
+
+def test_words_of_a_window_are_tokenised_in_one_call(text_tagger, monkeypatch):
+    asked = []
+    pieces = text_tagger.processor._pieces
+    monkeypatch.setattr(text_tagger.processor, "_pieces", lambda words: asked.append(len(words)) or pieces(words))
+    results = text_tagger(TEXTS, batch_size=4)
+    assert asked == [24]
+    asked.clear()
+    assert_same(list(text_tagger((text for text in TEXTS), batch_size=4)), results)
+    assert asked == [16, 8]
+    assert_same([text_tagger(text) for text in TEXTS], results)
+
+
+def test_posts_of_as_many_pieces_share_a_batch(text_tagger):
+    shapes = []
+    hook = text_tagger.model.register_forward_pre_hook(
+        lambda module, arguments, inputs: shapes.append(inputs["attention_mask"].shape[1]), with_kwargs=True
+    )
+    text_tagger(TEXTS, batch_size=2)
+    hook.remove()
+    pieces = sorted(len(text_tagger.preprocess(text).features["input_ids"]) for text in TEXTS)
+    assert sorted(shapes) == pieces[1::2]
+
+
+def test_a_post_that_the_tokenizer_fails_on_has_the_error_alone(text_tagger, monkeypatch):
+    pieces = text_tagger.processor._pieces
+
+    def fails_on_rome(words):
+        if any("Rome" in post for post in words):
+            raise RuntimeError("no Rome")
+        return pieces(words)
+
+    good = text_tagger(["Anna meets Bob"])
+    monkeypatch.setattr(text_tagger.processor, "_pieces", fails_on_rome)
+    results = text_tagger(["Anna meets Bob", "Rome", 7, "Anna meets Bob"], batch_size=4)
+    assert_same([results[0], results[3]], good * 2)
+    assert results[1] == {"error": "RuntimeError: no Rome"}
+    assert "a post is a string" in results[2]["error"]
+
+
+def test_workers_give_the_results_of_this_process(tagger, picture):
+    posts = [{"text": text} | ({"image": picture} if i % 3 else {}) for i, text in enumerate(TEXTS)]
+    posts[5]["image"] = "no/such/picture.jpg"
+    results = tagger(posts, batch_size=4)
+    assert "error" in results[5]
+    assert_same(tagger(posts, batch_size=4, num_workers=2), results)
