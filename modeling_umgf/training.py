@@ -191,7 +191,11 @@ class MultimodalNerTrainer(Trainer):
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         output = super().train(checkpoint, **kwargs)
-        output.metrics["train_runtime"] = round(self.clock.seconds, 4)
+        runtime = round(self.clock.seconds, 4)
+        output.metrics["train_runtime"] = runtime
+        for entry in self.state.log_history:
+            if "train_runtime" in entry:
+                entry["train_runtime"] = runtime
         return output
 
     def compute_loss(self, model, inputs, *args, **kwargs):
