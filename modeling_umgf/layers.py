@@ -40,6 +40,12 @@ class MultiHeadAttention(nn.Module):
         context = context.transpose(1, 2).flatten(2)  # [B, q, d]
         return self.output(context.masked_fill(~has_key, 0))
 
+    def shares(self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor) -> torch.Tensor:
+        """How much each query takes of each key [B, q, k], the mean over the heads, which `forward` does not tell."""
+        Q, K = self.heads(self.query(queries)), self.heads(self.key(keys))  # [B, heads, q or k, d / heads]
+        scores = (Q @ K.transpose(2, 3)).float() / math.sqrt(Q.shape[-1])  # [B, heads, q, k]
+        return masked_softmax(scores, key_mask[:, None, None]).mean(1)
+
     def heads(self, states: torch.Tensor) -> torch.Tensor:
         """Split [B, n, d] into [B, heads, n, d / heads]."""
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -94,6 +100,12 @@ class Gate(nn.Module):
     def pairs(self, H: torch.Tensor, G: torch.Tensor) -> torch.Tensor:
         """Return the gates [B, n, m, d] of every state in H [B, n, d] for every one in G [B, m, d]."""
         return torch.sigmoid(self.own(H)[:, :, None] + self.other(G)[:, None])
+
+
+def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Softmax over the last dimension where a mask is true; 0 elsewhere, also where it is nowhere true."""
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1).masked_fill(~mask, 0)
 
 
 def sinusoidal_positions(attention_mask: torch.Tensor, width: int) -> torch.Tensor:

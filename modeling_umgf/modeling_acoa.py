@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from .configuration_acoa import AcoaConfig
-from .modeling_bilstm import BilstmModel  # noqa: F401 - the paper's text encoder: a saved model carries its code
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
 from .recurrent_layers import AdditiveAttention
 
@@ -48,12 +47,10 @@ class AcoaModel(MultimodalNerModel):
         """
         h, word_mask = text.words()  # [B, w, h], [B, w]
         nodes = pixel_values, object_features, object_mask
-        cells, object_mask = self.encode_objects(text.states, *nodes)  # [B, m, r, F], [B, m]
-        m, r = cells.shape[1:3]
-        region_mask = object_mask.repeat_interleave(r, 1)  # [B, R]
+        regions = self.encode_regions(text.states, *nodes)  # [B, R, F]
 
-        v = self.region_projection(cells.flatten(1, 2))  # [B, R, d]
-        alpha = self.visual_attention(h, v, region_mask)  # [B, w, R]
+        v = self.region_projection(regions.states)  # [B, R, d]
+        alpha = self.visual_attention(h, v, regions.mask)  # [B, w, R]
         v_hat = alpha @ v  # [B, w, d]
         words = self.word_projection(h)  # [B, w, d]
         beta = self.textual_attention(v_hat, words, word_mask)  # [B, w, w]
@@ -63,11 +60,10 @@ class AcoaModel(MultimodalNerModel):
         g = torch.sigmoid(self.fusion_gate(v_hat + h_hat))  # [B, w, 1]
         fused = self.fusion(torch.cat([g * v_hat, (1 - g) * h_hat], dim=-1))  # m: [B, w, d]
         s = torch.sigmoid(self.filtration_gate(torch.cat([h, fused], dim=-1)))  # [B, w, 1]
-        s = s * object_mask.any(1)[:, None, None]
+        s = s * regions.mask.any(1)[:, None, None]
 
-        shares = alpha.reshape(*word_mask.shape, m, r).sum(-1)  # [B, w, m]
         x = torch.cat([s * fused, self.output(h)], dim=-1)  # [B, w, 2 d]
-        return WordStates(x, word_mask, {"objects": s * g * shares})
+        return WordStates(x, word_mask, {"objects": s * g * regions.by_node(alpha)})
 
 
 class AcoaForTokenClassification(MultimodalNerForTokenClassification):

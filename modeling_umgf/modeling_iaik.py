@@ -75,15 +75,15 @@ class IaikModel(MultimodalNerModel):
         """
         x, word_mask = text.words()  # [B, w, d], [B, w]
         x = self.dropout(x)
-        cells, object_mask = self.encode_objects(x, pixel_values, object_features, object_mask)  # [B, m, r, F], [B, m]
-        m, r = cells.shape[1:3]
+        attributes = self.encode_regions(x, pixel_values, object_features, object_mask)  # [B, m r, F]
         if knowledge_features is None:
-            knowledge_features, knowledge_mask = cells.new_zeros(len(x), 0, cells.shape[-1]), None
-        knowledge, knowledge_mask = self.encode_objects(x, None, knowledge_features, knowledge_mask)  # [B, s, 1, F]
+            knowledge_features = x.new_zeros(len(x), 0, attributes.states.shape[-1])
+            knowledge_mask = None
+        knowledge = self.encode_regions(x, None, knowledge_features, knowledge_mask)  # [B, s, F]
 
-        a, of_attributes = self.attributes(x, cells.flatten(1, 2), object_mask.repeat_interleave(r, 1))  # [B, w, d]
-        k, of_knowledge = self.knowledge(x, knowledge[:, :, 0], knowledge_mask)  # [B, w, d], [B, w, s]
-        gates = {"objects": of_attributes.unflatten(-1, (m, r)).sum(-1), "knowledge": of_knowledge}  # [B, w, m or s]
+        a, of_attributes = self.attributes(x, attributes.states, attributes.mask)  # [B, w, d], [B, w, m r]
+        k, of_knowledge = self.knowledge(x, knowledge.states, knowledge.mask)  # [B, w, d], [B, w, s]
+        gates = {"objects": attributes.by_node(of_attributes), "knowledge": of_knowledge}  # [B, w, m or s]
         gates = {kind: gate for kind, gate in gates.items() if gate.shape[2]}
         return WordStates(torch.cat([x, a, k], dim=-1), word_mask, gates)
 

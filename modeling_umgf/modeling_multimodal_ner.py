@@ -85,6 +85,31 @@ class Pieces(NamedTuple):
         return words_of(self.states if states is None else states, self.mask, self.word_starts)
 
 
+class Regions(NamedTuple):
+    """The cells of all visual nodes of a post, in one row: R = m r regions.
+
+    Args:
+        states: [B, R, F].
+        mask: [B, R] bool, those of real nodes.
+        nodes: [B, m] bool, the real nodes.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+    nodes: torch.Tensor
+
+    def at_least_one(self) -> "Regions":
+        """The same; where there is no node in the whole batch, one region that is not there."""
+        if self.states.shape[1]:
+            return self
+        return Regions(self.states.sum(1, keepdim=True), self.mask.any(1, keepdim=True), self.nodes)
+
+    def by_node(self, shares: torch.Tensor) -> torch.Tensor:
+        """Sum the shares [B, w, R] of the regions to those [B, w, m] of their nodes."""
+        m = self.nodes.shape[1]
+        return shares.unflatten(-1, (m, -1)).sum(-1) if m else shares[..., :0]
+
+
 class WordStates(NamedTuple):
     """What `fuse` returns.
 
@@ -312,6 +337,17 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         if object_features is None:
             return self.encode_pictures(pixel_values, object_mask).to(H.dtype), object_mask
         return object_features.masked_fill(~object_mask[..., None], 0)[:, :, None].to(H.dtype), object_mask
+
+    def encode_regions(
+        self,
+        H: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        object_features: torch.Tensor | None,
+        object_mask: torch.Tensor | None,
+    ) -> Regions:
+        """Return the cells of `encode_objects`, which takes the same, as regions of a post, whatever their node."""
+        cells, nodes = self.encode_objects(H, pixel_values, object_features, object_mask)  # [B, m, r, F], [B, m]
+        return Regions(cells.flatten(1, 2), nodes.repeat_interleave(cells.shape[2], 1), nodes)
 
     def encode_pictures(self, pixel_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Turn pictures [B, m, 3, H, W] into cells [B, m, r, F]; those whose mask [B, m] is false are not looked at."""

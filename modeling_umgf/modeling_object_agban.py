@@ -19,9 +19,8 @@ from torch.nn.functional import cross_entropy
 from transformers import initialization as init
 
 from .configuration_object_agban import ObjectAgbanConfig
-from .layers import Gate
+from .layers import Gate, masked_softmax
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
-from .recurrent_layers import masked_softmax
 
 
 def perceptron(width: int, hidden: int, out: int) -> nn.Sequential:

@@ -9,16 +9,12 @@ the posts around it.
 Letters: X words, Y objects, Z what the words find; B posts, w words, m objects, F features of an object, d width.
 """
 
-import math
-
 import torch
 from torch import nn
 
 from .configuration_ocsga import OcsgaConfig
 from .layers import MultiHeadAttention, TransformerLayer, feed_forward
-from .modeling_bilstm import BilstmModel  # noqa: F401 - the paper's text encoder: a saved model carries its code
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
-from .recurrent_layers import masked_softmax
 
 
 class GuidedAttention(nn.Module):
@@ -43,14 +39,7 @@ class GuidedAttention(nn.Module):
         Y = self.object_norm(Y + self.dropout(self.object_attention(Y, Y, mask)))
         Z = self.guided_norm(self.dropout(self.guided_attention(X, Y, mask)))
         Z = self.feed_forward_norm(self.dropout(self.feed_forward(Z)))
-        return Z * mask.any(1)[:, None, None], self.shares(X, Y, mask)
-
-    def shares(self, X: torch.Tensor, Y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Attention weights [B, w, m] of the words for the objects, which the fused attention does not hand out."""
-        attention = self.guided_attention
-        Q, K = attention.heads(attention.query(X)), attention.heads(attention.key(Y))  # [B, heads, w or m, d / heads]
-        scores = Q @ K.transpose(2, 3) / math.sqrt(Q.shape[-1])
-        return masked_softmax(scores, mask[:, None, None]).mean(1)
+        return Z * mask.any(1)[:, None, None], self.guided_attention.shares(X, Y, mask)
 
 
 class OcsgaModel(MultimodalNerModel):

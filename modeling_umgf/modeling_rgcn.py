@@ -146,11 +146,8 @@ class RgcnModel(MultimodalNerModel):
         """Return P(V) [B, r, d] of the posts' own pictures and which of them are there [B, r]."""
         if pixel_values is not None and pixel_values.shape[1] != 1:
             raise ValueError(f"R-GCN reads one picture a post, pixel_values has {pixel_values.shape[1]}.")
-        cells, mask = self.encode_objects(H_S, pixel_values, object_features, object_mask)  # [B, 1 or r, r or 1, F]
-        if not cells.shape[1]:  # no picture at all: one row that is not there
-            cells = cells.sum(1, keepdim=True)
-            mask = torch.zeros(len(mask), 1, dtype=torch.bool, device=mask.device)
-        return self.projection(cells.flatten(1, 2)), mask.repeat_interleave(cells.shape[2], 1)
+        rows = self.encode_regions(H_S, pixel_values, object_features, object_mask).at_least_one()  # [B, r, F]
+        return self.projection(rows.states), rows.mask
 
     def neighbors(self, H_S, features, scores, mask, pooled=False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return P(N) [B, k, r, d] (pooled: r = 1), s [B, k] and the real ones [B, k] of at most k neighbours."""

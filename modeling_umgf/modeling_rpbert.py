@@ -58,12 +58,8 @@ class RpbertModel(MultimodalNerModel):
             picture_adds: [B] 1 = the picture adds to the text, 0 = it doesn't, -100 = unknown.
         """
         E = text.states
-        cells, object_mask = self.encode_objects(E, pixel_values, object_features, object_mask)
-        V = self.projection(cells.flatten(1, 2))  # [B, v, e]
-        mask = object_mask.repeat_interleave(cells.shape[2], 1)  # [B, v]
-        if not V.shape[1]:  # no picture at all: one region that is not there
-            V = V.sum(1, keepdim=True)
-            mask = torch.zeros(len(V), 1, dtype=torch.bool, device=V.device)
+        regions = self.encode_regions(E, pixel_values, object_features, object_mask).at_least_one()
+        V, mask = self.projection(regions.states), regions.mask  # [B, v, e], [B, v]
 
         cls = text.mask.long().argmax(1, keepdim=True)  # [B, 1], the first piece
         relation = self.relation(take(self.encode(E, text.mask, V, mask), cls))[:, 0]  # [B, 2]
@@ -73,7 +69,7 @@ class RpbertModel(MultimodalNerModel):
         x, word_mask = text.words(H)  # [B, w, h], [B, w]
         for lstm in self.lstms:
             x, _ = lstm(x, word_mask)  # [B, w, 2 lstm_size]
-        gates = r * (word_mask[:, :, None] & object_mask[:, None])  # [B, w, m]
+        gates = r * (word_mask[:, :, None] & regions.nodes[:, None])  # [B, w, m]
         auxiliary = None
         if picture_adds is not None:
             known = picture_adds.masked_fill(~mask.any(1), -100)

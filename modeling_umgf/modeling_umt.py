@@ -15,9 +15,8 @@ from torch import nn
 
 from .configuration_umt import UmtConfig
 from .decoders import LABEL_DECODERS
-from .layers import Gate, MultiHeadAttention, TransformerLayer
+from .layers import Gate, TransformerLayer
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
-from .recurrent_layers import masked_softmax
 
 
 class BertLayer(TransformerLayer):
@@ -64,12 +63,10 @@ class UmtModel(MultimodalNerModel):
         H_aux = self.auxiliary_layer(H, H, text.mask)  # [B, n, d]
         H_m = self.main_layer(H, H, text.mask)  # [B, n, d]
 
-        cells, object_mask = self.encode_objects(H, pixel_values, object_features, object_mask)
-        m, cells_of_each = cells.shape[1:3]
-        regions = cells.flatten(1, 2)  # [B, r, F]
-        mask = object_mask.repeat_interleave(cells_of_each, 1)  # [B, r]
-        V_1 = self.projection_of_words(regions)  # [B, r, d]
-        V_2 = self.projection_of_regions(regions)  # [B, r, d]
+        regions = self.encode_regions(H, pixel_values, object_features, object_mask)  # [B, r, F]
+        mask = regions.mask  # [B, r]
+        V_1 = self.projection_of_words(regions.states)  # [B, r, d]
+        V_2 = self.projection_of_regions(regions.states)  # [B, r, d]
 
         A = self.words_see_regions(H_m, V_1, mask)  # [B, n, d]
         B = self.regions_see_words(V_2, H_m, text.mask)  # [B, r, d]
@@ -77,21 +74,10 @@ class UmtModel(MultimodalNerModel):
         g = self.gate(C, A) * mask.any(1)[:, None, None]  # [B, n, d]
         F = torch.cat([C, g * A], dim=-1)  # [B, n, 2d]
 
-        shares = attention_shares(self.words_see_regions.attention, H_m, V_1, mask)  # [B, n, r]
-        shares = shares.unflatten(-1, (m, cells_of_each)).sum(-1)  # [B, n, m]
-        gates, _ = text.words(g.mean(-1, keepdim=True) * shares)
+        shares = self.words_see_regions.attention.shares(H_m, V_1, mask)  # [B, n, r]
+        gates, _ = text.words(g.mean(-1, keepdim=True) * regions.by_node(shares))  # [B, w, m]
         x, word_mask = text.words(F)
         return WordStates(x, word_mask, {"objects": gates}, {"span_states": text.words(H_aux)[0]})
-
-
-def attention_shares(
-    attention: MultiHeadAttention, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor
-) -> torch.Tensor:
-    """How much of each key [B, k, d] each query [B, q, d] takes: [B, q, k], the mean over the heads."""
-    q = attention.heads(attention.query(queries))  # [B, heads, q, d / heads]
-    k = attention.heads(attention.key(keys))  # [B, heads, k, d / heads]
-    scores = (q @ k.transpose(2, 3)).float() / q.shape[-1] ** 0.5  # [B, heads, q, k]
-    return masked_softmax(scores, key_mask[:, None, None]).mean(1)
 
 
 class SpanDetection(nn.Module):

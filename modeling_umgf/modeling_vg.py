@@ -4,14 +4,13 @@ Lu et al., ACL 2018. The post as a whole looks for regions of the picture; what 
 the words begins with, and, word by word, a gate decides how much to take of it. A CRF tags the words.
 
 Letters: x words, q query, v regions, v_c what the post finds in the picture, h states, b gates, m modulation; B posts,
-w words, m visual nodes, r cells of a node, R = m r regions, F visual features, d width, a = d / 2.
+w words, m visual nodes, R regions of all of them, F visual features, d width, a = d / 2.
 """
 
 import torch
 from torch import nn
 
 from .configuration_vg import VgConfig
-from .modeling_bilstm import BilstmModel  # noqa: F401 - the paper's text encoder: a saved model carries its code
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
 from .recurrent_layers import AdditiveAttention, BiLstm, Lstm
 
@@ -47,24 +46,22 @@ class VgModel(MultimodalNerModel):
         """
         x, word_mask = text.words()  # [B, w, h], [B, w]
         nodes = pixel_values, object_features, object_mask
-        cells, object_mask = self.encode_objects(text.states, *nodes)  # [B, m, r, F], [B, m]
-        m, r = cells.shape[1:3]
-        v = self.region_projection(cells.flatten(1, 2))  # [B, R, a]
-        region_mask = object_mask.repeat_interleave(r, 1)  # [B, R]
+        regions = self.encode_regions(text.states, *nodes)  # [B, R, F]
+        v = self.region_projection(regions.states)  # [B, R, a]
 
         _, q = self.query_lstm(x, word_mask)  # [B, a]
-        alpha = self.attention(q[:, None], self.region_key(v), region_mask)  # [B, 1, R]
+        alpha = self.attention(q[:, None], self.region_key(v), regions.mask)  # [B, 1, R]
         v_c = alpha @ v  # [B, 1, a]
 
         h, _ = self.tagging_lstm(x, word_mask, v_c[:, 0])  # [B, w, d]
         h = self.dropout(h)
         hv = torch.cat([h, v_c.expand(-1, h.shape[1], -1).to(h.dtype)], dim=-1)  # [B, w, d + a]
-        b_v = torch.sigmoid(self.visual_gate(hv)) * object_mask.any(1)[:, None, None]
+        b_v = torch.sigmoid(self.visual_gate(hv)) * regions.mask.any(1)[:, None, None]
         b_w = torch.sigmoid(self.word_gate(hv))
         w = b_w * h + b_v * torch.tanh(self.modulation(hv))  # [B, w, d]
 
-        shares = alpha.reshape(len(alpha), 1, m, r).sum(-1)  # [B, 1, m]
-        return WordStates(w, word_mask, {"objects": b_v.mean(-1, keepdim=True) * shares})
+        gates = b_v.mean(-1, keepdim=True) * regions.by_node(alpha)  # [B, w, m]
+        return WordStates(w, word_mask, {"objects": gates})
 
 
 class VgForTokenClassification(MultimodalNerForTokenClassification):

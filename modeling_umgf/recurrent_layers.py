@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .layers import masked_softmax
+
 
 class Lstm(nn.Module):
     """An LSTM over the real positions alone, wherever the others are.
@@ -85,12 +87,6 @@ class AdditiveAttention(nn.Module):
         """Return the weights [B, q, k] of keys [B, k, a] for queries [B, q, …], 0 where key_mask [B, k] is false."""
         z = torch.tanh(self.query(queries)[:, :, None] + keys[:, None])  # [B, q, k, a]
         return masked_softmax(self.score(z)[..., 0], key_mask[:, None])
-
-
-def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Softmax over the last dimension where a mask is true; 0 elsewhere, also where it is nowhere true."""
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1).masked_fill(~mask, 0)
 
 
 def take(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

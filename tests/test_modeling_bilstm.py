@@ -24,7 +24,8 @@ from modeling_umgf import (
     VgForTokenClassification,
     train_word_tokenizer,
 )
-from modeling_umgf.recurrent_layers import BiLstm, masked_softmax
+from modeling_umgf.layers import masked_softmax
+from modeling_umgf.recurrent_layers import BiLstm
 from modeling_umgf.tokenization_bilstm import character_ids
 
 WORDS = [sentence.split() for sentence in SENTENCES]
