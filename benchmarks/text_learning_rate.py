@@ -1,4 +1,4 @@
-"""Which learning rate the text encoder should have: text-only taggers of real posts at several rates, few posts and all.
+"""Which learning rate the text encoder should have: text-only taggers of real posts at several rates.
 
     python -m benchmarks.text_learning_rate --data_dir data/twitter2017 --text_model MiniLM
 
