@@ -236,6 +236,8 @@ def main(argv: list[str] | None = None) -> None:
             trainer.save_state()
         except OSError as error:  # a full disk, a picture that is gone
             end_with(error)
+    if trainer.is_world_process_zero() and splits.keys() & {"validation", "test"}:
+        print("Whole names in %; [ ] is the 95 % interval over posts:" if arguments.bootstrap_samples else "In %:")
     for split in ("validation", "test"):
         if split in splits:
             predicted = evaluate(trainer, splits[split], split, arguments)
@@ -246,6 +248,19 @@ def main(argv: list[str] | None = None) -> None:
         trainer.create_model_card(dataset=data_name(arguments), label_version=version, splits=splits)
         if training.push_to_hub:
             trainer.push_to_hub()
+    if trainer.is_world_process_zero():
+        print(what_is_where(training.output_dir, splits))
+
+
+def what_is_where(folder: str, splits: DatasetDict) -> str:
+    """Say what a run left behind, and what can be done with it."""
+    told = []
+    if splits.keys() & {"validation", "test"}:
+        told.append(f"Scores: {folder}/all_results.json. Predictions: {folder}.predictions.")
+    if "train" in splits:
+        told.append(f"Model and card: {folder}. To tag posts with it:")
+        told.append(f"python -m modeling_umgf tag posts.jsonl --model {folder} --output entities.jsonl")
+    return "\n".join(told)
 
 
 def end_with(error: Exception) -> NoReturn:
