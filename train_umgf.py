@@ -19,10 +19,10 @@ from huggingface_hub import DatasetCard, get_token
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import IntervalStrategy
-from transformers.utils import logging
 
 from dataset_scripts.checks.twitter_releases import label_version
 from dataset_scripts.columns.picture_ablations import columns_from_pictures, remove_pictures, shuffle_pictures
+from dataset_scripts.reading.bad_input import log_to_stderr
 from dataset_scripts.reading.selection import add_validation, first_posts
 from dataset_scripts.reading.splits import FILE_FORMATS, load_splits
 from modeling_umgf.checkpoints import checkpoint_to_resume
@@ -41,8 +41,6 @@ from modeling_umgf.model_arguments import (
 from modeling_umgf.model_card import check_output_folder
 from modeling_umgf.split_counts import count_split
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
-
-logger = logging.get_logger("train_umgf")
 
 
 @dataclass
@@ -222,6 +220,8 @@ def main(argv: list[str] | None = None) -> None:
         model_arguments, arguments, training = parse_arguments(sys.argv[1:] if argv is None else argv)
         if training.push_to_hub and not (training.hub_token or get_token()):
             raise ValueError("--push_to_hub needs a login: run `hf auth login`, or set HF_TOKEN.")
+        if training.process_index == 0:
+            log_to_stderr()
         checkpoint = checkpoint_to_resume(training.resume_from_checkpoint, training.output_dir)
         set_seed(training.seed)
         trainer, other, splits = make_trainer(arguments, model_arguments, training)

@@ -30,7 +30,7 @@ GENERATED = {"api_reference.md", "commands.md", "results.md"}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "demo" / "README.md"] + sorted(ROOT.glob("docs/*.md"))
 EXECUTED = [page for page in PAGES if page.name not in GENERATED]
 NOT_EXECUTED = {"demo/README.md": 1, "docs/quick_start.md": 1}  # blocks with that comment: keep these few
-INSTALLING = re.compile(r"python3? -m (venv|pytest|nltk)\b|pip install|make |hf auth login")
+INSTALLING = re.compile(r"python3? -m (venv|pytest|nltk)\b|pip install|make |hf auth login|git clone")
 
 
 def blocks(page: Path) -> list[tuple[str, str, str, bool]]:
@@ -89,7 +89,7 @@ def hub(tmp_path_factory):
 def workplace(tmp_path_factory) -> Path:
     """A folder like a user's clone, with a trained model, posts and pictures; the training there is short."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("demo", "examples"):
+    for name in ("demo", "examples", "recipes"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "dataset_scripts", folder / "dataset_scripts")
     shutil.copy(ROOT / "train_umgf.py", folder)
@@ -106,6 +106,8 @@ def workplace(tmp_path_factory) -> Path:
     lines = ["Anna\tB-PER\nmeets\tO\nBob\tB-PER\nMarley\tI-PER", "the\tO\ncat\tO\nof\tO\nParis\tB-LOC\nsleeps\tO"]
     for file, numbers in (("train.txt", range(4)), ("valid.txt", [4]), ("test.txt", [5])):
         (folder / file).write_text("\n\n".join(f"IMGID:{n}\n{lines[n % 2]}" for n in numbers) + "\n")
+    (folder / "UMT" / "data").mkdir(parents=True)
+    (folder / "UMT" / "data" / "twitter2017").symlink_to(folder)  # files of the same names
     posts = [
         {"id": str(number), "text": f"Anna meets Bob {number} times", "image": f"{number}.jpg"} for number in range(4)
     ]

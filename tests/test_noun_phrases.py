@@ -209,5 +209,5 @@ def test_spacy_chunks_without_pronouns(tmp_path):
 
 def test_missing_spacy_says_how_to_get_it(no_tagger):
     no_tagger.setitem(sys.modules, "spacy", None)
-    with pytest.raises(ImportError, match=r'pip install "modeling_umgf\[spacy\]".*en_core_web_md'):
+    with pytest.raises(ImportError, match="pip install spacy.*en_core_web_md"):
         find_noun_phrases(["a"], "spacy:en_core_web_md")

@@ -16,15 +16,20 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def log_to_stderr() -> None:
+    """Say there what is read, how it is understood, and what is left out."""
+    logging.basicConfig(format="%(message)s")
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run the main function of a command, with its log on stderr; bad input becomes one line there and exit status 1.
 
     Args:
         main: reads `sys.argv`.
     """
-    logging.basicConfig(format="%(message)s")
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(logging.INFO)
+    log_to_stderr()
     try:
         main()
     except (ValueError, OSError) as error:
