@@ -255,7 +255,7 @@ def count_pieces(tokenizer, sentences: list[list[str]]) -> list[list[int]]:
 
 
 def evaluate(trainer: MultimodalNerTrainer, dataset: Dataset, split: str, arguments: DataArguments) -> Tags:
-    """Score a split as it is, and a test split with pictures also without them and with them shuffled among posts.
+    """Score a split as it is; a test split with pictures also without them, without half of them, and shuffled.
 
     Returns:
         The predicted tags of the split as it is.
@@ -266,6 +266,7 @@ def evaluate(trainer: MultimodalNerTrainer, dataset: Dataset, split: str, argume
     if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):
         variants["test_without_pictures"] = remove_pictures(dataset)
         if len(dataset) > 1:
+            variants["test_half_pictures"] = remove_pictures(dataset, 0.5)
             variants["test_shuffled_pictures"] = shuffle_pictures(dataset)
     predictions = {name: score(trainer, variant, name, arguments) for name, variant in variants.items()}
     return predictions[split]

@@ -11,19 +11,27 @@ def columns_from_pictures(dataset: Dataset) -> list[str]:
     return [name for name in dataset.features if name in COLUMNS and COLUMNS[name].seen_in_picture]
 
 
-def remove_pictures(dataset: Dataset) -> Dataset:
+def remove_pictures(dataset: Dataset, share: float = 1.0, seed: int = 0) -> Dataset:
     """Take away everything that comes from a picture; words, labels and noun phrases stay.
 
     Args:
         dataset: one split.
+        share: of the posts that lose their picture.
+        seed: decides who does.
 
     Returns:
         The same rows and columns; those of `columns_from_pictures` are null.
     """
     features = dataset.features
+    posts = len(dataset)
+    without = dataset
     for name in columns_from_pictures(dataset):
-        dataset = _replaced(dataset, name, [None] * len(dataset))
-    return dataset.select_columns(list(features))
+        without = _replaced(without, name, [None] * posts)
+    without = without.select_columns(list(features))
+    lost = np.random.default_rng(seed).permutation(posts)[: round(share * posts)]
+    rows = np.arange(posts)
+    rows[lost] += posts
+    return concatenate_datasets([dataset, without]).select(rows)
 
 
 def shuffle_pictures(dataset: Dataset, seed: int = 0) -> Dataset:
