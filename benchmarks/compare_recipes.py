@@ -23,6 +23,10 @@ from .record import RECIPE_RESULTS
 STATISTICS = "statistics.json"
 
 
+class NoPredictions(Exception):
+    """Predictions are not here, or not those that are needed."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="+", help="folders of recipes, such as recipes/offline/twitter2017")
@@ -54,7 +58,7 @@ def compare(recipes: Sequence[Recipe], runs_dir: Path, results_dir: Path) -> Ite
             continue
         try:
             rows[recipe.row] = statistics_of(recipe, twin, seeds, shared, (runs_dir, results_dir))
-        except FileNotFoundError as error:
+        except NoPredictions as error:
             if recipe.row in stored:
                 rows[recipe.row] = stored[recipe.row]
             yield f"{recipe.name}: {error}; {'as stored before' if recipe.row in stored else 'no statistics'}"
@@ -87,15 +91,17 @@ def statistics_of(
     """The interval of a row, and the test against its twin on the seeds that both have.
 
     Raises:
-        FileNotFoundError: predictions are not here.
+        NoPredictions: predictions are missing.
     """
     own = {seed: read_predictions(recipe, seed, *folders) for seed in seeds}
     gold = own[seeds[0]][0]
     low, high = pooled_interval(gold, [predicted for _, predicted in own.values()])
     found = {"seeds": list(seeds), "f1_low": round(low, 4), "f1_high": round(high, 4)}
     if shared:
-        others = [read_predictions(twin, seed, *folders)[1] for seed in shared]
-        test = pooled_randomization_test(gold, [own[seed][1] for seed in shared], others)
+        others = [read_predictions(twin, seed, *folders) for seed in shared]
+        if any(other_gold != gold for other_gold, _ in others):
+            raise NoPredictions(f"{twin.row} was tested on other posts")
+        test = pooled_randomization_test(gold, [own[seed][1] for seed in shared], [tags for _, tags in others])
         found |= {"twin": twin.row, "shared_seeds": list(shared), "difference": round(test["difference"], 4)}
         found["p_value"] = round(test["p_value"], 6)
     return found
@@ -105,11 +111,11 @@ def read_predictions(recipe: Recipe, seed: int, runs_dir: Path, results_dir: Pat
     """The gold and the predicted tags of the test posts.
 
     Raises:
-        FileNotFoundError: they are not here, or not those of the stored result.
+        NoPredictions: they are not here, or not those of the stored result.
     """
     path = runs_dir / recipe.name / f"seed_{seed}.predictions" / "test.conll"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not here")
+        raise NoPredictions(f"{path} is not here")
     gold = []
     predicted = []
     for block in path.read_text(encoding="utf-8").split("\n\n"):
@@ -119,7 +125,7 @@ def read_predictions(recipe: Recipe, seed: int, runs_dir: Path, results_dir: Pat
             predicted.append([tags[-1] for tags in words])
     result = json.loads((results_dir / recipe.name / f"seed_{seed}.json").read_text(encoding="utf-8"))
     if abs(evaluate_tags(gold, predicted)["f1"] - result["results"]["scores"]["test_f1"]) > 0.001:
-        raise FileNotFoundError(f"{path} is of another run than the stored result")
+        raise NoPredictions(f"{path} is of another run than the stored result")
     return gold, predicted
 
 
