@@ -66,6 +66,7 @@ VARIANTS = {
     "test_without_pictures": "without pictures",
     "test_half_pictures": "half of the pictures missing",
     "test_shuffled_pictures": "pictures of other posts",
+    "test_without_context": "without context",
 }
 
 

@@ -1,5 +1,7 @@
 """What-if copies of a dataset: the same posts without their pictures, or with the picture of another post."""
 
+from collections.abc import Collection
+
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
@@ -22,16 +24,28 @@ def remove_pictures(dataset: Dataset, share: float = 1.0, seed: int = 0) -> Data
     Returns:
         The same rows and columns; those of `columns_from_pictures` are null.
     """
-    features = dataset.features
+    without = remove_columns(dataset, columns_from_pictures(dataset))
     posts = len(dataset)
-    without = dataset
-    for name in columns_from_pictures(dataset):
-        without = _replaced(without, name, [None] * posts)
-    without = without.select_columns(list(features))
     lost = np.random.default_rng(seed).permutation(posts)[: round(share * posts)]
     rows = np.arange(posts)
     rows[lost] += posts
     return concatenate_datasets([dataset, without]).select(rows)
+
+
+def remove_columns(dataset: Dataset, names: Collection[str]) -> Dataset:
+    """Take away what columns hold.
+
+    Args:
+        dataset: one split.
+        names: of the columns; those that it lacks are passed over.
+
+    Returns:
+        The same rows and columns; these are null.
+    """
+    features = dataset.features
+    for name in set(names) & set(features):
+        dataset = _replaced(dataset, name, [None] * len(dataset))
+    return dataset.select_columns(list(features))
 
 
 def shuffle_pictures(dataset: Dataset, seed: int = 0) -> Dataset:
