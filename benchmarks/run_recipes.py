@@ -212,13 +212,20 @@ def overview(runs: list[Run]) -> str:
             line += f" test F1 {run.result()['results']['scores']['test_f1']:.2f}"
         else:
             seconds = expected_seconds(run, runs)
-            line += f" about {seconds / 60:.0f} min" if seconds else ""
+            line += f" about {duration(seconds)}" if seconds else ""
             left += seconds or 0
             unknown += seconds is None
         lines.append(line)
     done = sum(run.state() == "done" for run in runs)
-    summary = f"{done} of {len(runs)} runs are done; the others take about {left / 3600:.1f} h"
-    return "\n".join(lines + [summary + (f", and {unknown} nobody knows how long" if unknown else "")])
+    summary = f"{done} of {len(runs)} runs are done"
+    summary += f"; the others take about {duration(left)}" if left else ""
+    summary += f"; of {unknown} nobody knows how long they take" if unknown else ""
+    return "\n".join([*lines, summary])
+
+
+def duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def expected_seconds(run: Run, runs: list[Run]) -> float | None:

@@ -1,4 +1,4 @@
-"""Recipes: each is trained for two steps as it is, with small random encoders and few posts in place of the real ones."""
+"""Recipes: each is trained for two steps as it is, with small random encoders and few posts in place of real ones."""
 
 from pathlib import Path
 
