@@ -94,14 +94,7 @@ class Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="+", help="YAML files of train_umgf.py")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--runs_dir", default="runs", help="folder of models and predictions (default runs)")
-    parser.add_argument("--results_dir", default=RECIPE_RESULTS, help="folder of the results")
-    parser.add_argument("--keep_models", action="store_true", help="keep the trained models, not only predictions")
-    parser.add_argument("--list", action="store_true", help="only say what is done, what is missing, how long it takes")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     try:
         recipes = [Recipe.read(path) for path in arguments.recipes]
     except (OSError, ValueError) as error:
@@ -190,9 +183,7 @@ def store(run: Run) -> Path:
             if key.startswith(("validation", "test")) and not key.endswith(NOT_SCORES)
         },
         "curve": curve,
-        "parameters": facts["parameters"],
-        "splits": facts["splits"],
-        "labels": facts["label_version"],
+        "facts": {name: fact for name, fact in facts.items() if name != "results"},
     }
     configuration = {"recipe": f"recipes/{run.recipe.name}.yaml", "settings": run.settings}
     configuration["threads"] = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
@@ -234,6 +225,17 @@ def expected_seconds(run: Run, runs: list[Run]) -> float | None:
     own = [seconds for recipe, seconds in stored if recipe == run.recipe]
     group = [seconds for recipe, seconds in stored if recipe.group == run.recipe.group]
     return statistics.median(own or group) if own or group else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="+", help="YAML files of train_umgf.py")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs_dir", default="runs", help="folder of models and predictions (default runs)")
+    parser.add_argument("--results_dir", default=RECIPE_RESULTS, help="folder of the results")
+    parser.add_argument("--keep_models", action="store_true", help="keep the trained models, not only predictions")
+    parser.add_argument("--list", action="store_true", help="only say what is done, what is missing, how long it takes")
+    return parser
 
 
 if __name__ == "__main__":
