@@ -202,3 +202,9 @@ def test_every_row_that_reads_more_than_the_post_has_its_text_only_twin():
                 continue
             assert twin is not None, recipe.name
             assert twin.is_text_only and twin.context == ([] if recipe.is_text_only else recipe.context)
+
+
+def test_the_quick_start_trains_a_row_of_the_contrast_tweets():
+    for script, row in (("contrast_tweets", "umgf"), ("relation_contrast_tweets", "rgcn")):
+        settings = Recipe.read(ROOT / "dataset_scripts" / f"{script}.yaml").settings
+        assert Recipe.read(ROOT / "recipes" / script / f"{row}.yaml").settings | {"seed": 1} == settings
