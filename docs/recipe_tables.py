@@ -7,7 +7,6 @@ and so is one whose recipe was changed since.
 import json
 import re
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,8 @@ TITLES = {
     "twitter2017c": "Twitter-2017c",
     "twitter2017_to_twitter2015": "Twitter-2017 → Twitter-2015",
     "twitter2015_to_twitter2017": "Twitter-2015 → Twitter-2017",
+    "contrast_tweets": "Contrast tweets",
+    "relation_contrast_tweets": "Relation contrast tweets",
 }
 SCORES = ("test_PER_f1", "test_LOC_f1", "test_ORG_f1", "test_MISC_f1", "test_precision", "test_recall", "test_f1")
 HEADER = ("PER", "LOC", "ORG", "MISC", "Pre.", "Rec.", "F1")
@@ -41,6 +42,7 @@ ROBUSTNESS = {
 }
 OFFLINE = "offline/"
 SUFFIXES = {"_caption": " + caption as text", "_knowledge": " + knowledge as text"}
+LABELS = {"text_only": "Text only"}
 BLOCKS = {
     "Text only": lambda recipe: recipe.is_text_only and not recipe.context,
     "Captions in the place of pictures": lambda recipe: not recipe.is_text_only and not recipe.context,
@@ -140,7 +142,7 @@ def label(name: str) -> str:
         for row in own["rows"]:
             if row.get("recipe") == name:
                 return re.sub(r"^BERT", "MiniLM", row["name"].partition(",")[0])
-    return name
+    return LABELS.get(name, name)
 
 
 # The papers' tables
@@ -197,24 +199,39 @@ def paper_table(one: dict[str, Any], dataset: str, results_dir: Path) -> str:
 # Comparisons
 
 
-def comparison(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
-    """The rows of a data set of the offline preset in blocks, each beside its text-only twin."""
-    recipes = [Recipe.read(path) for path in sorted((RECIPES / OFFLINE / dataset).glob("*.yaml"))]
-    rows = [Row(recipe, results_dir) for recipe in recipes if "_without_" not in recipe.row]
+def title(group: str) -> str:
+    """What a data set is called, and that there are no pixels where there are none."""
+    return TITLES[group.removeprefix(OFFLINE)] + (", no pixels" if group.startswith(OFFLINE) else "")
+
+
+def rows_of(group: str, results_dir: Path) -> list[Row]:
+    """The rows of a data set; those of the offline preset without ablations, which the papers' tables show."""
+    recipes = [Recipe.read(path) for path in sorted((RECIPES / group).glob("*.yaml"))]
+    return [Row(one, results_dir) for one in recipes if "_without_" not in one.row or not group.startswith(OFFLINE)]
+
+
+def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
+    """The rows of a data set in blocks, each beside its text-only twin."""
+    rows = rows_of(group, results_dir)
+    header = [title(group), "test F1", "95 % interval", "validation F1", "minus its twin", "p (Holm)"]
+    header += [*ROBUSTNESS.values(), "parameters", "minutes", "seeds"]
     lines = []
     for block, belongs in BLOCKS.items():
         own = [row for row in rows if belongs(row.recipe)]
+        if not own:
+            continue
         own.sort(key=lambda row: (not row.recipe.is_text_only, -statistics.mean(row.values("test_f1") or [0])))
-        lines.append([f"**{block}**"] + [""] * (9 + len(ROBUSTNESS)))
+        if group.startswith(OFFLINE):
+            lines.append([f"**{block}**"] + [""] * (len(header) - 1))
         for row in own:
-            twin = row.recipe.twin(recipes)
+            difference = row.difference()
             lines.append(
                 [
                     label(row.recipe.row),
                     row.cell("test_f1"),
                     row.interval(),
                     row.cell("validation_f1"),
-                    row.difference() and f"{row.difference()} ({label(twin.row)})",
+                    f"{difference} ({label(row.statistics['twin'])})" if difference else "",
                     row.p_value(),
                     *(row.cell(score) for score in ROBUSTNESS),
                     row.parameters(),
@@ -222,23 +239,21 @@ def comparison(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
                     row.seeds(),
                 ]
             )
-    header = ["no pixels", "test F1", "95 % interval", "validation F1", "minus its twin", "p (Holm)"]
-    header += [*ROBUSTNESS.values(), "parameters", "minutes", "seeds"]
-    return table(header, [line[: len(header)] for line in lines])
+    return table(header, lines)
 
 
-def summary(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
-    """What README shows of a data set of the offline preset; empty where nothing was run."""
+def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
+    """What README shows of a data set; empty where nothing was run."""
     lines = []
-    for row in reversed(finished_rows(dataset, results_dir)):
-        difference = f"{row.difference()} (p {row.p_value() or '?'})" if row.difference() else ""
-        lines.append([label(row.recipe.row), row.cell("test_f1"), row.interval(), difference, row.seeds()])
-    header = [f"{TITLES[dataset]}, no pixels", "test F1", "95 % interval", "minus its text-only twin", "seeds"]
+    for row in reversed(finished_rows(group, results_dir)):
+        difference = row.difference() and f"{row.difference()} (p {row.p_value()})"
+        without = row.cell("test_without_pictures_f1")
+        lines.append([label(row.recipe.row), row.cell("test_f1"), row.interval(), difference, without, row.seeds()])
+    header = [title(group), "test F1", "95 % interval", "minus its text-only twin", "F1 without pictures", "seeds"]
     return table(header, lines) if lines else ""
 
 
-def finished_rows(dataset: str, results_dir: Path = RECIPE_RESULTS) -> Sequence[Row]:
-    """The rows of the offline preset that were run, without ablations, the best last."""
-    recipes = [Recipe.read(path) for path in sorted((RECIPES / OFFLINE / dataset).glob("*.yaml"))]
-    rows = [Row(recipe, results_dir) for recipe in recipes if "_without_" not in recipe.row]
-    return sorted((row for row in rows if row.runs), key=lambda row: statistics.mean(row.values("test_f1")))
+def finished_rows(group: str, results_dir: Path = RECIPE_RESULTS) -> list[Row]:
+    """The rows of a data set that were run, the best last."""
+    finished = [row for row in rows_of(group, results_dir) if row.runs]
+    return sorted(finished, key=lambda row: statistics.mean(row.values("test_f1")))

@@ -33,7 +33,8 @@ from modeling_umgf.model_card import render_model_card  # noqa: E402
 from modeling_umgf.systems import systems  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md
+GROUPS = ("offline/twitter2017", "offline/twitter2015", "contrast_tweets", "relation_contrast_tweets")
+CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md, until its recipe was run
 MARKERS = "<!-- results: begin -->", "<!-- results: end -->"
 GENERATED = "<!-- Written by docs/render.py from {}; changes here are lost. -->\n\n"
 
@@ -189,6 +190,8 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
 RESULTS_INTRODUCTION = """
 Every number here was printed by a command of `benchmarks/` and stored in `benchmarks/results/`. Scores are F1 of whole
 names in %, counted over the whole split (lenient, as seqeval; strict is IOB2). ± is the standard deviation over seeds.
+Systems are compared in [Which system](which_system.md) and [the papers' tables](tables.md). What was made by the former
+command `benchmarks.run_seeds` is replaced as its [recipe](recipes.md) is run.
 """.lstrip()
 
 
@@ -252,7 +255,7 @@ def score_table(results: dict[str, dict[str, Any]]) -> str:
 
 def numbers(results: dict[str, dict[str, Any]]) -> str:
     """The tables of numbers in README: real posts first."""
-    parts = [recipe_tables.summary(dataset) for dataset in ("twitter2017", "twitter2015")]
+    parts = [recipe_tables.summary(group) for group in GROUPS]
     trained = {name: result for name, result in results.items() if "mean" in result["results"]}
     if trained:
         runs_of: dict[str, list[str]] = {}
@@ -273,8 +276,10 @@ def readme(results: dict[str, dict[str, Any]]) -> str:
 def which_system() -> str:
     """docs/which_system.md with the tables between its markers renewed."""
     parts = []
-    for dataset in ("twitter2017", "twitter2015"):
-        parts += [f"### {recipe_tables.TITLES[dataset]}, no pixels\n", recipe_tables.comparison(dataset), ""]
+    if any(recipe_tables.finished_rows(group) for group in GROUPS[:2]):
+        parts.append("![Test F1 of all systems that were run, with intervals](figures/systems.svg)\n")
+    for group in GROUPS:
+        parts += [f"### {recipe_tables.title(group)}\n", recipe_tables.comparison(group), ""]
     return between_markers((DOCS / "which_system.md").read_text(encoding="utf-8"), "\n".join(parts).strip())
 
 
@@ -286,7 +291,9 @@ def between_markers(text: str, generated: str) -> str:
 
 def package_card(results: dict[str, dict[str, Any]]) -> str:
     """model_card.md: the card of the model that the quick start trains, with all stored seeds."""
-    return str(render_model_card(results[CARD_OF]["results"]["runs"])) + "\n"
+    row = recipe_tables.row_of(CARD_OF, "umgf")
+    runs = [run["results"]["facts"] | {"results": run["results"]["scores"]} for run in row.runs.values()]
+    return str(render_model_card(runs or results[CARD_OF]["results"]["runs"])) + "\n"
 
 
 def title(name: str) -> str:
@@ -324,7 +331,7 @@ def pages() -> dict[Path, str]:
     }
     if (ROOT / "README.md").exists():
         texts[ROOT / "README.md"] = readme(results)
-    if CARD_OF in results:
+    if CARD_OF in results or recipe_tables.row_of(CARD_OF, "umgf").runs:
         texts[ROOT / "model_card.md"] = package_card(results)
     return texts
 

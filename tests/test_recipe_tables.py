@@ -89,8 +89,8 @@ def test_every_table_of_the_papers_is_there_for_every_data_set():
 
 def test_results_of_a_recipe_that_was_changed_since_are_not_shown(tmp_path):
     store(tmp_path, "umgf", 1, 80.0, learning_rate=1.0)
-    assert cells(recipe_tables.comparison("twitter2017", tmp_path), "UMGF")[1:] == [""] * 12
-    assert recipe_tables.summary("twitter2017", tmp_path) == ""
+    assert cells(recipe_tables.comparison(GROUP, tmp_path), "UMGF")[1:] == [""] * 12
+    assert recipe_tables.summary(GROUP, tmp_path) == ""
 
 
 def test_statistics_are_shown_only_with_the_runs_that_they_were_made_of(tmp_path):
@@ -98,17 +98,17 @@ def test_statistics_are_shown_only_with_the_runs_that_they_were_made_of(tmp_path
     own = {"seeds": [1], "f1_low": 78.0, "f1_high": 82.5, "twin": "bert_crf", "difference": 0.5, "p_value": 0.01}
     path = tmp_path / GROUP / "statistics.json"
     path.write_text(json.dumps({"umgf": own | {"p_holm": 0.03}}), encoding="utf-8")
-    line = cells(recipe_tables.comparison("twitter2017", tmp_path), "UMGF")
+    line = cells(recipe_tables.comparison(GROUP, tmp_path), "UMGF")
     assert line[1:6] == ["80.00", "78.00 – 82.50", "70.00", "+0.50 (MiniLM-CRF)", "0.030"]
     assert line[7] == "60.00" and line[10:] == ["22.6 M", "2", "1"]
-    assert "+0.50 (p 0.030)" in recipe_tables.summary("twitter2017", tmp_path)
+    assert "+0.50 (p 0.030)" in recipe_tables.summary(GROUP, tmp_path)
     store(tmp_path, "umgf", 2, 81.0)
-    line = cells(recipe_tables.comparison("twitter2017", tmp_path), "UMGF")
+    line = cells(recipe_tables.comparison(GROUP, tmp_path), "UMGF")
     assert line[1:6] == ["80.50 ± 0.71", "", "70.00 ± 0.00", "", ""]
 
 
 def test_knowledge_is_a_block_of_its_own_and_never_text_only():
-    page = recipe_tables.comparison("twitter2017")
+    page = recipe_tables.comparison(GROUP)
     lines = [cells(line)[0] for line in page.splitlines()[2:]]
     block = None
     blocks = {}
@@ -130,6 +130,6 @@ def test_the_figure_has_a_line_for_every_row_that_was_run(tmp_path):
     store(tmp_path, "bert_crf", 1, 79.0)
     store(tmp_path, "rpbert", 1, 81.0)
     store(tmp_path, "umgf_without_ind", 1, 79.0)
-    figure = draw_systems({"twitter2017": recipe_tables.finished_rows("twitter2017", tmp_path)})
+    figure = draw_systems({GROUP: recipe_tables.finished_rows(GROUP, tmp_path)})
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["MiniLM-CRF (1)", "UMGF (1)", "RpBERT (1)"]

@@ -5,17 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from recipe_tables import TITLES, Row, finished_rows, label
+from recipe_tables import Row, finished_rows, label, title
 
 from .draw import BLUE, FOLDER, GREEN, GREY, ORANGE, PALE
 
-DATASETS = ("twitter2017", "twitter2015")
+GROUPS = ("offline/twitter2017", "offline/twitter2015")
 
 
 def save_figure_of_systems(folder: Path = FOLDER) -> None:
     """Draw what was run so far; nothing where nothing was."""
-    rows = {dataset: finished_rows(dataset) for dataset in DATASETS}
-    rows = {dataset: own for dataset, own in rows.items() if own}
+    rows = {group: own for group in GROUPS if (own := finished_rows(group))}
     if rows:
         draw_systems(rows).savefig(folder / "systems.svg", metadata={"Date": None})
 
@@ -25,7 +24,7 @@ def draw_systems(rows: Mapping[str, Sequence[Row]]) -> plt.Figure:
     plt.rcParams.update({"font.family": "DejaVu Sans", "svg.hashsalt": "modeling_umgf", "svg.fonttype": "path"})
     height = 1.2 + 0.32 * max(len(own) for own in rows.values())
     figure, panels = plt.subplots(1, len(rows), figsize=(6.5 * len(rows), height), squeeze=False)
-    for axes, (dataset, own) in zip(panels[0], rows.items(), strict=True):
+    for axes, (group, own) in zip(panels[0], rows.items(), strict=True):
         for y, row in enumerate(own):
             color = color_of(row)
             values = row.values("test_f1")
@@ -34,7 +33,7 @@ def draw_systems(rows: Mapping[str, Sequence[Row]]) -> plt.Figure:
             axes.plot(values, [y] * len(values), "o", color=color, ms=4, mfc="none")
             axes.plot(statistics.mean(values), y, "D", color=color, ms=6)
         axes.set_yticks(range(len(own)), [f"{label(row.recipe.row)} ({row.seeds()})" for row in own], fontsize=8)
-        axes.set_title(f"{TITLES[dataset]}, no pixels", fontsize=10)
+        axes.set_title(title(group), fontsize=10)
         axes.set_xlabel("test F1 of whole names, %; diamond: mean of the seeds, bar: 95 % over posts", fontsize=8)
         axes.grid(axis="x", color=PALE[GREY])
         axes.spines[["top", "right", "left"]].set_visible(False)
