@@ -1,11 +1,12 @@
 """Train recipes with several seeds; each run's scores, curve and configuration become one JSON file.
 
-    python -m benchmarks.run_recipes recipes/offline/twitter2017/*.yaml --seeds 1 2 3
-    python -m benchmarks.run_recipes recipes/offline/twitter2017/*.yaml --seeds 1 2 3 --list
+    python -m benchmarks.run_recipes recipes/offline/twitter2017 --seeds 1 2 3
+    python -m benchmarks.run_recipes recipes/offline/twitter2017/umgf*.yaml --seeds 1 2 3 --list
 
 One seed of all recipes comes first, then the next. What has its file in benchmarks/results/recipes, with the settings
 that the recipe has now, is not run again; a run that was stopped goes on from its last checkpoint. Predictions stay in
---runs_dir; from them the intervals and the tests against the text-only twins are computed at the end.
+--runs_dir; from them the intervals and the tests against the text-only twins are computed at the end. Several processes
+may run the same list: each takes what no other is at.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from modeling_umgf.files import remove, write_whole
 
@@ -60,9 +62,9 @@ class Run:
         return self.runs_dir / self.name
 
     @property
-    def started_with(self) -> Path:
-        """The settings that what lies in the folder was trained with."""
-        return self.folder.with_name(f"{self.folder.name}.settings.json")
+    def settings_file(self) -> Path:
+        """What is trained with: a copy of the recipe, which may be edited in the meantime, with the seed."""
+        return self.folder.with_name(f"{self.folder.name}.yaml")
 
     @property
     def result_file(self) -> Path:
@@ -84,9 +86,9 @@ class Run:
 
     def can_go_on(self) -> bool:
         """Whether a run with these settings was started here."""
-        if not self.started_with.exists() or not self.folder.exists():
+        if not self.settings_file.exists() or not self.folder.exists():
             return False
-        return json.loads(self.started_with.read_text(encoding="utf-8")) == self.settings
+        return yaml.safe_load(self.settings_file.read_text(encoding="utf-8")) == self.settings
 
     def seconds(self) -> float | None:
         result = self.result()
@@ -96,11 +98,11 @@ class Run:
 def main() -> None:
     arguments = _parser().parse_args()
     try:
-        recipes = [Recipe.read(path) for path in arguments.recipes]
+        recipes = [Recipe.read(path) for path in files(arguments.recipes)]
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     folders = Path(arguments.runs_dir), Path(arguments.results_dir)
-    runs = [Run(recipe, seed, *folders) for seed in arguments.seeds for recipe in recipes]
+    runs = [Run(recipe, seed, *folders) for seed in dict.fromkeys(arguments.seeds) for recipe in recipes]
     print(overview(runs), flush=True)
     if arguments.list:
         return
@@ -120,6 +122,21 @@ def main() -> None:
         sys.exit(f"\n{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 
 
+def files(given: list[str]) -> list[Path]:
+    """The recipes that are named, each once; of a folder all of them.
+
+    Raises:
+        ValueError: a folder has none.
+    """
+    found = []
+    for path in map(Path, given):
+        own = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not own:
+            raise ValueError(f"{path}: has no recipe (.yaml)")
+        found += own
+    return list(dict.fromkeys(found))
+
+
 def execute(run: Run, keep_model: bool) -> bool:
     """Train, evaluate and store a run; False = it failed."""
     with locked(run.folder.with_name(f"{run.folder.name}.lock")) as lock:
@@ -129,10 +146,9 @@ def execute(run: Run, keep_model: bool) -> bool:
         goes_on = run.can_go_on()
         if not goes_on:
             remove(run.folder)
-            with write_whole(run.started_with) as file:
-                file.write_text(json.dumps(run.settings, indent=2), encoding="utf-8")
-        command = [sys.executable, str(TRAIN), str(run.recipe.path), "--seed", str(run.seed)]
-        command += ["--output_dir", str(run.folder)]
+            with write_whole(run.settings_file) as file:
+                file.write_text(yaml.safe_dump(run.settings, sort_keys=False), encoding="utf-8")
+        command = [sys.executable, str(TRAIN), str(run.settings_file), "--output_dir", str(run.folder)]
         command += ["--resume_from_checkpoint", "True"] if goes_on else []
         # the child holds the lock too, so that nobody trains beside it if this process is killed
         process = subprocess.Popen(command, pass_fds=[lock])
@@ -229,7 +245,7 @@ def expected_seconds(run: Run, runs: list[Run]) -> float | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="+", help="YAML files of train_umgf.py")
+    parser.add_argument("recipes", nargs="+", help="YAML files of train_umgf.py, or folders of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs_dir", default="runs", help="folder of models and predictions (default runs)")
     parser.add_argument("--results_dir", default=RECIPE_RESULTS, help="folder of the results")

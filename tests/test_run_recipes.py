@@ -136,7 +136,7 @@ def test_a_run_that_was_started_with_other_settings_begins_anew(place):
     recipes = place.write(umgf=ROWS["umgf"])
     folder = place.folder / "runs" / "posts" / "umgf"
     (folder / "seed_1" / "checkpoint-0").mkdir(parents=True)
-    (folder / "seed_1.settings.json").write_text(json.dumps(ROWS["umgf"] | {"seed": 1, "learning_rate": 7}))
+    (folder / "seed_1.yaml").write_text(yaml.safe_dump(ROWS["umgf"] | {"seed": 1, "learning_rate": 7}))
     place.run(*recipes)
     assert place.log() == ["umgf 1"]
 
@@ -166,6 +166,31 @@ def test_a_run_that_fails_is_named_and_the_others_are_run(place):
         place.run(*recipes)
     assert place.log() == ["bert_crf 1", "umgf 1"] and place.result("umgf")
     assert not (place.folder / "results" / "posts" / "bert_crf").exists()
+
+
+def test_what_is_trained_is_what_is_stored_though_the_recipe_is_edited_meanwhile(place, monkeypatch):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"] | {"learning_rate": 5e-5})
+    trained = {}
+
+    def store(run):
+        Path(recipes[1]).write_text(yaml.safe_dump(ROWS["umgf"] | {"learning_rate": 1.0}))  # while the first one runs
+        trained[run.recipe.row] = yaml.safe_load(run.settings_file.read_text())
+        return whole_store(run)
+
+    whole_store = run_recipes.store
+    monkeypatch.setattr(run_recipes, "store", store)
+    place.run(*recipes)
+    assert trained["umgf"] == place.result("umgf")["configuration"]["settings"]
+    assert trained["umgf"]["learning_rate"] == 5e-5
+
+
+def test_a_folder_stands_for_its_recipes_and_nothing_is_run_twice(place):
+    place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(str(place.recipes), str(place.recipes / "umgf.yaml"), seeds="1 1")
+    assert place.log() == ["bert_crf 1", "umgf 1"]
+    (place.folder / "empty").mkdir()
+    with pytest.raises(SystemExit, match="empty: has no recipe"):
+        place.run(str(place.folder / "empty"))
 
 
 def test_the_list_says_what_is_done_what_is_missing_and_how_long_it_takes(place, capsys):

@@ -8,12 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-recipe = Path(sys.argv[1])
+settings = Path(sys.argv[1])  # <workplace>/runs/posts/<row>/seed_<n>.yaml
+row, seed = settings.parent.name, settings.stem.partition("_")[2]
+recipe = settings.parents[3] / "recipes" / "posts" / f"{row}.yaml"
 given = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
 folder = Path(given["--output_dir"])
 goes_on = "--resume_from_checkpoint" in given
 with open(recipe.parent / "log.txt", "a", encoding="utf-8") as log:
-    log.write(f"{recipe.stem} {given['--seed']}{' goes on' if goes_on else ''}\n")
+    log.write(f"{row} {seed}{' goes on' if goes_on else ''}\n")
 if recipe.with_suffix(".fails").exists():
     sys.exit("it fails")
 for step in range(len(list(folder.glob("checkpoint-*"))), 3):
@@ -22,7 +24,7 @@ for step in range(len(list(folder.glob("checkpoint-*"))), 3):
     (folder / f"checkpoint-{step}").mkdir(parents=True)
 
 # four posts of one name; "umgf" finds all of them, the others only the first
-found = 4 if "umgf" in recipe.stem else 1
+found = 4 if "umgf" in row else 1
 blocks = [f"IMGID:{i}\nAnna\tB-PER\t{'B-PER' if i < found else 'O'}\nsleeps\tO\tO\n\n" for i in range(4)]
 beside = folder.with_name(f"{folder.name}.predictions")
 beside.mkdir(exist_ok=True)
