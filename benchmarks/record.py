@@ -12,7 +12,7 @@ from modeling_umgf.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 RECIPE_RESULTS = RESULTS / "recipes"
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "seqeval", "timm", "pytorch-crf")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
 def machine() -> str:
