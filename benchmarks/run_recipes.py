@@ -161,7 +161,7 @@ def execute(run: Run, keep_model: bool) -> bool:
         if failed:
             return False
         path = store(run)
-        print(path, flush=True)
+        print(path, "" if keep_model else "(the model is removed; --keep_models keeps it)", flush=True)
         for checkpoint in run.folder.glob("checkpoint-*"):
             remove(checkpoint)
         if not keep_model:
