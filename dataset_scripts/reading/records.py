@@ -128,6 +128,11 @@ def read_records(
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[str, dict]]:
+    """Yield the place ("file:line") and the object of each line that is not empty.
+
+    Raises:
+        BadInput: A line is no JSON object.
+    """
     for number, line in numbered_lines(path):
         if line.strip():
             yield f"{path}:{number}", _json_object(line, f"{path}:{number}")
