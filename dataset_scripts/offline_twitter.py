@@ -121,7 +121,7 @@ def without_blank_pictures(splits: DatasetDict) -> DatasetDict:
     blank = {caption for caption, number in captions.items() if number > BLANK}
     cleaned = DatasetDict()
     for name, split in splits.items():
-        own = [None if caption in blank else caption for caption in split["caption"]]
+        own = [None if not caption or caption in blank else caption for caption in split["caption"]]
         logger.info("%s: %d posts without a caption", name, own.count(None))
         cleaned[name] = replace_column(split, "caption", own)
     return cleaned
