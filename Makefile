@@ -11,5 +11,6 @@ quality:  ## what CI checks besides the tests
 test:
 	python -m pytest -n 2
 
-bench:  ## the quick benchmarks; the long runs are listed in docs/results.md
-	python -m benchmarks.run_seeds contrast_tweets dataset_scripts/contrast_tweets.yaml --seeds 1
+bench:  ## a quick benchmark; docs/recipes.md has the long ones
+	python -m dataset_scripts.contrast_tweets --output_dir data/contrast_tweets
+	python -m benchmarks.run_recipes recipes/contrast_tweets/text_only.yaml recipes/contrast_tweets/umgf.yaml --seeds 1

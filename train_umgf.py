@@ -21,7 +21,12 @@ from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from dataset_scripts.checks.twitter_releases import label_version
-from dataset_scripts.columns.picture_ablations import columns_from_pictures, remove_pictures, shuffle_pictures
+from dataset_scripts.columns.picture_ablations import (
+    columns_from_pictures,
+    remove_columns,
+    remove_pictures,
+    shuffle_pictures,
+)
 from dataset_scripts.reading.bad_input import log_to_stderr
 from dataset_scripts.reading.selection import add_validation, first_posts
 from dataset_scripts.reading.splits import FILE_FORMATS, load_splits
@@ -278,18 +283,25 @@ def count_pieces(tokenizer, sentences: list[list[str]]) -> list[list[int]]:
 
 
 def evaluate(trainer: MultimodalNerTrainer, dataset: Dataset, split: str, arguments: DataArguments) -> Tags:
-    """Score a split as it is, and a test split with pictures also without them and with them shuffled among posts.
+    """Score a split as it is.
+
+    A test split with pictures is scored without them, without half of them and with them shuffled among posts too, and
+    one with context without it.
 
     Returns:
         The predicted tags of the split as it is.
     """
     variants = {split: dataset}
-    read = trainer.processing_class.columns
+    context = getattr(trainer.processing_class, "context", ())
+    read = {*trainer.processing_class.columns, *context}
     visual = [name for name in columns_from_pictures(dataset) if name in read]
     if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):
         variants["test_without_pictures"] = remove_pictures(dataset)
         if len(dataset) > 1:
+            variants["test_half_pictures"] = remove_pictures(dataset, 0.5)
             variants["test_shuffled_pictures"] = shuffle_pictures(dataset)
+    if split == "test" and context:
+        variants["test_without_context"] = remove_columns(dataset, context)
     predictions = {name: score(trainer, variant, name, arguments) for name, variant in variants.items()}
     return predictions[split]
 

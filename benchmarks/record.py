@@ -3,11 +3,15 @@
 import json
 import os
 import platform
+import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
 
+from modeling_umgf.files import write_whole
+
 RESULTS = Path(__file__).parent / "results"
+RECIPE_RESULTS = RESULTS / "recipes"
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
@@ -17,17 +21,34 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
 
 
-def write_result(name: str, configuration: dict, results: dict, seconds: float, packages: tuple[str, ...] = ()) -> Path:
+def commit() -> str | None:
+    """The commit of this checkout, with a + where files differ from it; None where it is none."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--exclude", "*"]
+    try:
+        run = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return run.stdout.strip() or None
+
+
+def write_result(
+    name: str,
+    configuration: dict,
+    results: dict,
+    seconds: float,
+    packages: tuple[str, ...] = (),
+    folder: Path = RESULTS,
+) -> Path:
     """Write one benchmark's result.
 
     Args:
-        name: file name without ending.
+        name: file name without ending; it may have folders.
         configuration: what was run: settings, data, seeds.
         results: what came out.
         seconds: wall time.
         packages: packages whose versions matter besides those of every run.
+        folder: where results lie.
     """
-    RESULTS.mkdir(exist_ok=True)
     result = {
         "configuration": configuration,
         "results": results,
@@ -35,8 +56,10 @@ def write_result(name: str, configuration: dict, results: dict, seconds: float, 
         "machine": machine(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in (*PACKAGES, *packages)},
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path = folder / f"{name}.json"
+    with write_whole(path) as file:
+        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return path

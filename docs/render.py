@@ -15,7 +15,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,16 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]  # the checkout, installed or not
 
+import recipe_tables  # noqa: E402
+from markdown_table import table, with_deviation  # noqa: E402
+
 import modeling_umgf  # noqa: E402
 from modeling_umgf.model_card import render_model_card  # noqa: E402
 from modeling_umgf.systems import systems  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md
+GROUPS = ("offline/twitter2017", "offline/twitter2015", "contrast_tweets", "relation_contrast_tweets")
+CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md, until its recipe was run
 MARKERS = "<!-- results: begin -->", "<!-- results: end -->"
 GENERATED = "<!-- Written by docs/render.py from {}; changes here are lost. -->\n\n"
 
@@ -187,6 +190,8 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
 RESULTS_INTRODUCTION = """
 Every number here was printed by a command of `benchmarks/` and stored in `benchmarks/results/`. Scores are F1 of whole
 names in %, counted over the whole split (lenient, as seqeval; strict is IOB2). ± is the standard deviation over seeds.
+Systems are compared in [Which system](which_system.md) and [the papers' tables](tables.md). What was made by the former
+command `benchmarks.run_seeds` is replaced as its [recipe](recipes.md) is run.
 """.lstrip()
 
 
@@ -248,36 +253,47 @@ def score_table(results: dict[str, dict[str, Any]]) -> str:
     return table(header, rows)
 
 
-def with_deviation(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
-
-
 def numbers(results: dict[str, dict[str, Any]]) -> str:
-    """The table of numbers in README."""
+    """The tables of numbers in README: real posts first."""
+    parts = [recipe_tables.summary(group) for group in GROUPS]
     trained = {name: result for name, result in results.items() if "mean" in result["results"]}
-    if not trained:
-        return "No results are stored yet."
-    runs_of: dict[str, list[str]] = {}
-    for name, result in trained.items():
-        for text in note(result):
-            runs_of.setdefault(text, []).append(title(name))
-    notes = [f"- {'; '.join(runs)}: {text.strip()}" for text, runs in runs_of.items()]
-    table_of_all = score_table({title(name): result["results"] for name, result in trained.items()})
-    return "\n".join([table_of_all, ""] + notes)
+    if trained:
+        runs_of: dict[str, list[str]] = {}
+        for name, result in trained.items():
+            for text in note(result):
+                runs_of.setdefault(text, []).append(title(name))
+        notes = [f"- {'; '.join(runs)}: {text.strip()}" for text, runs in runs_of.items()]
+        parts.append(score_table({title(name): result["results"] for name, result in trained.items()}))
+        parts.append("\n".join(notes))
+    return "\n\n".join(part for part in parts if part) or "No results are stored yet."
 
 
 def readme(results: dict[str, dict[str, Any]]) -> str:
     """README.md with the table between its markers renewed."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return between_markers((ROOT / "README.md").read_text(encoding="utf-8"), numbers(results))
+
+
+def which_system() -> str:
+    """docs/which_system.md with the tables between its markers renewed."""
+    parts = []
+    if any(recipe_tables.finished_rows(group) for group in GROUPS[:2]):
+        parts.append("![Test F1 of all systems that were run, with intervals](figures/systems.svg)\n")
+    for group in GROUPS:
+        parts += [f"### {recipe_tables.title(group)}\n", recipe_tables.comparison(group), ""]
+    return between_markers((DOCS / "which_system.md").read_text(encoding="utf-8"), "\n".join(parts).strip())
+
+
+def between_markers(text: str, generated: str) -> str:
+    """A page with what stands between its markers renewed."""
     start, end = MARKERS
-    return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{numbers(results)}\n{end}", text, flags=re.DOTALL)
+    return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{generated}\n{end}", text, flags=re.DOTALL)
 
 
 def package_card(results: dict[str, dict[str, Any]]) -> str:
     """model_card.md: the card of the model that the quick start trains, with all stored seeds."""
-    return str(render_model_card(results[CARD_OF]["results"]["runs"])) + "\n"
+    row = recipe_tables.row_of(CARD_OF, "umgf")
+    runs = [run["results"]["facts"] | {"results": run["results"]["scores"]} for run in row.runs.values()]
+    return str(render_model_card(runs or results[CARD_OF]["results"]["runs"])) + "\n"
 
 
 def title(name: str) -> str:
@@ -300,12 +316,6 @@ def cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    header = list(header)
-    lines = [header, ["---"] * len(header)] + list(rows)
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
 # Writing
 
 
@@ -316,10 +326,12 @@ def pages() -> dict[Path, str]:
         DOCS / "api_reference.md": api_reference(),
         DOCS / "commands.md": commands_page(),
         DOCS / "results.md": results_page(results),
+        DOCS / "tables.md": GENERATED.format("benchmarks/") + recipe_tables.tables_page(),
+        DOCS / "which_system.md": which_system(),
     }
     if (ROOT / "README.md").exists():
         texts[ROOT / "README.md"] = readme(results)
-    if CARD_OF in results:
+    if CARD_OF in results or recipe_tables.row_of(CARD_OF, "umgf").runs:
         texts[ROOT / "model_card.md"] = package_card(results)
     return texts
 
@@ -338,8 +350,10 @@ def main() -> int:
             path.write_text(text, encoding="utf-8")
     if not check:
         from figures.draw import save_figures
+        from figures.systems import save_figure_of_systems
 
         save_figures()
+        save_figure_of_systems()
     return int(check and bool(outdated))
 
 

@@ -64,7 +64,9 @@ METRICS = ("precision", "recall", "f1")
 VARIANTS = {
     "test": "as it is",
     "test_without_pictures": "without pictures",
+    "test_half_pictures": "half of the pictures missing",
     "test_shuffled_pictures": "pictures of other posts",
+    "test_without_context": "without context",
 }
 
 

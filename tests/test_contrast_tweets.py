@@ -10,7 +10,7 @@ from datasets import Dataset, load_dataset
 
 from dataset_scripts import contrast_tweets as generator
 from dataset_scripts.columns.contract import COLUMNS, dataset_features
-from dataset_scripts.columns.picture_ablations import remove_pictures, shuffle_pictures
+from dataset_scripts.columns.picture_ablations import remove_columns, remove_pictures, shuffle_pictures
 from dataset_scripts.contrast_tweets import contrast_tweets, write_contrast_tweets
 from modeling_umgf.labels import bio_labels, entity_spans
 from modeling_umgf.split_counts import tag_names
@@ -204,6 +204,28 @@ def test_removed_pictures_leave_the_words_alone(posts):
     assert set(removed["objects"]) == {None}
     for column in ("id", "tokens", "ner_tags", "noun_phrases"):
         assert removed[column][:] == split[column][:]
+
+
+def test_half_of_the_pictures_go_and_the_other_half_stays_as_it_is(posts):
+    split = posts["validation"].with_format("arrow")
+    rows = split[:].to_pylist()
+    halved = remove_pictures(posts["validation"], 0.5, seed=3)
+    assert halved.features == posts["validation"].features
+    gone = remove_pictures(posts["validation"]).with_format("arrow")[:].to_pylist()
+    new = halved.with_format("arrow")[:].to_pylist()
+    lost = [i for i, row in enumerate(new) if row != rows[i]]
+    assert all(new[i] == gone[i] for i in lost)
+    without = [i for i, row in enumerate(rows) if row == gone[i]]
+    assert abs(len(lost) - (len(rows) - len(without)) / 2) <= 0.2 * len(rows)
+    assert new == remove_pictures(posts["validation"], 0.5, seed=3).with_format("arrow")[:].to_pylist()
+    assert new != remove_pictures(posts["validation"], 0.5, seed=4).with_format("arrow")[:].to_pylist()
+
+
+def test_what_columns_hold_can_be_taken_away(posts):
+    split = posts["validation"]
+    removed = remove_columns(split, ["noun_phrases", "no such column"])
+    assert removed.features == split.features
+    assert set(removed["noun_phrases"]) == {None} and removed["objects"][:] == split["objects"][:]
 
 
 def test_shuffled_pictures_come_with_their_boxes_and_nobody_keeps_its_own(posts):

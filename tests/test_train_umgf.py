@@ -109,7 +109,7 @@ def message(capsys, output_dir: Path, arguments: dict) -> str:
 def test_one_command_trains_evaluates_predicts_and_the_auto_classes_load_the_result(trained):
     out, printed = trained
     results = results_of(out)
-    for name in ("validation", "test", "test_without_pictures", "test_shuffled_pictures"):
+    for name in ("validation", "test", "test_without_pictures", "test_half_pictures", "test_shuffled_pictures"):
         assert 0 <= results[f"{name}_f1_low"] <= results[f"{name}_f1"] <= results[f"{name}_f1_high"] <= 100
         assert f"{name} " in printed
         rows = read_predictions(out.with_name(f"{out.name}.predictions") / f"{name}.conll")
@@ -262,7 +262,7 @@ def test_a_trained_model_and_a_test_file_are_enough_for_all_its_scores(trained, 
     results = results_of(tmp_path / "again")
     assert results == {name: value for name, value in results_of(trained[0]).items() if name.startswith("test_")}
     rows = [line.split()[0] for line in printed.splitlines() if " F1 " in line]
-    assert rows == ["test", "PER", "LOC", "test_without_pictures", "test_shuffled_pictures"]
+    assert rows == ["test", "PER", "LOC", "test_without_pictures", "test_half_pictures", "test_shuffled_pictures"]
 
 
 def test_a_data_set_is_evaluated_as_its_files_are(trained, data, tmp_path):

@@ -1,5 +1,7 @@
 """What-if copies of a dataset: the same posts without their pictures, or with the picture of another post."""
 
+from collections.abc import Collection
+
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
@@ -11,17 +13,37 @@ def columns_from_pictures(dataset: Dataset) -> list[str]:
     return [name for name in dataset.features if name in COLUMNS and COLUMNS[name].seen_in_picture]
 
 
-def remove_pictures(dataset: Dataset) -> Dataset:
+def remove_pictures(dataset: Dataset, share: float = 1.0, seed: int = 0) -> Dataset:
     """Take away everything that comes from a picture; words, labels and noun phrases stay.
 
     Args:
         dataset: one split.
+        share: of the posts that lose their picture.
+        seed: decides who does.
 
     Returns:
         The same rows and columns; those of `columns_from_pictures` are null.
     """
+    without = remove_columns(dataset, columns_from_pictures(dataset))
+    posts = len(dataset)
+    lost = np.random.default_rng(seed).permutation(posts)[: round(share * posts)]
+    rows = np.arange(posts)
+    rows[lost] += posts
+    return concatenate_datasets([dataset, without]).select(rows)
+
+
+def remove_columns(dataset: Dataset, names: Collection[str]) -> Dataset:
+    """Take away what columns hold.
+
+    Args:
+        dataset: one split.
+        names: of the columns; those that it lacks are passed over.
+
+    Returns:
+        The same rows and columns; these are null.
+    """
     features = dataset.features
-    for name in columns_from_pictures(dataset):
+    for name in set(names) & set(features):
         dataset = _replaced(dataset, name, [None] * len(dataset))
     return dataset.select_columns(list(features))
 

@@ -40,7 +40,7 @@ def read_jsonl(path: str | Path, **settings: Any) -> list[dict]:
         BadInput: A line doesn't follow this format; the message has its number.
     """
     is_list = read_text(path).lstrip().startswith("[")
-    return read_records(_json_list(path) if is_list else _json_lines(path), path, **settings)
+    return read_records(_json_list(path) if is_list else read_json_lines(path), path, **settings)
 
 
 def read_records(
@@ -127,7 +127,12 @@ def read_records(
     return rows
 
 
-def _json_lines(path: str | Path) -> Iterator[tuple[str, dict]]:
+def read_json_lines(path: str | Path) -> Iterator[tuple[str, dict]]:
+    """Yield the place ("file:line") and the object of each line that is not empty.
+
+    Raises:
+        BadInput: A line is no JSON object.
+    """
     for number, line in numbered_lines(path):
         if line.strip():
             yield f"{path}:{number}", _json_object(line, f"{path}:{number}")

@@ -1,0 +1,143 @@
+"""Intervals of the rows of a table, and tests against their text-only twins, from the predictions of all seeds.
+
+    python -m benchmarks.compare_recipes recipes/offline/twitter2017
+
+reads the predictions of all finished runs of these recipes in --runs_dir, and writes
+benchmarks/results/recipes/<data set>/statistics.json. Test posts are the units: the interval is over resampled posts,
+the paired randomisation test swaps all seeds' predictions for a post at once, and its p values are corrected over the
+rows of the data set (Holm). A row whose predictions are not all here keeps what was stored before.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modeling_umgf.evaluation import Tags, evaluate_tags, pooled_interval, pooled_randomization_test
+from modeling_umgf.files import write_whole
+
+from .recipes import Recipe
+from .record import RECIPE_RESULTS
+
+STATISTICS = "statistics.json"
+
+
+class NoPredictions(Exception):
+    """Predictions are not here, or not those that are needed."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folders", nargs="+", help="folders of recipes, such as recipes/offline/twitter2017")
+    parser.add_argument("--runs_dir", default="runs", help="folder of the predictions (default runs)")
+    parser.add_argument("--results_dir", default=RECIPE_RESULTS, help="folder of the results")
+    arguments = parser.parse_args()
+    recipes = [Recipe.read(path) for folder in arguments.folders for path in sorted(Path(folder).glob("*.yaml"))]
+    for line in compare_all(recipes, Path(arguments.runs_dir), Path(arguments.results_dir)):
+        print(line)
+
+
+def compare_all(recipes: Sequence[Recipe], runs_dir: Path, results_dir: Path = RECIPE_RESULTS) -> Iterable[str]:
+    """Renew the statistics of all data sets that these recipes belong to; yields a line for each row."""
+    for folder in sorted({recipe.path.parent for recipe in recipes}):
+        rows = [Recipe.read(path) for path in sorted(folder.glob("*.yaml"))]
+        yield from compare(rows, runs_dir, results_dir)
+
+
+def compare(recipes: Sequence[Recipe], runs_dir: Path, results_dir: Path) -> Iterable[str]:
+    """Renew the statistics of one data set."""
+    path = results_dir / recipes[0].group / STATISTICS
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = {}
+    for recipe in recipes:
+        seeds = finished_seeds(recipe, results_dir)
+        twin = recipe.twin(recipes)
+        shared = [seed for seed in seeds if twin and seed in finished_seeds(twin, results_dir)]
+        if not seeds:
+            continue
+        try:
+            rows[recipe.row] = statistics_of(recipe, twin, seeds, shared, (runs_dir, results_dir))
+        except NoPredictions as error:
+            if recipe.row in stored:
+                rows[recipe.row] = stored[recipe.row]
+            yield f"{recipe.name}: {error}; {'as stored before' if recipe.row in stored else 'no statistics'}"
+    tested = {row: found["p_value"] for row, found in rows.items() if "p_value" in found}
+    for row, p_value in holm(tested).items():
+        rows[row]["p_holm"] = round(p_value, 6)
+    if rows:
+        with write_whole(path) as file:
+            file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    for row, found in rows.items():
+        line = f"{recipes[0].group}/{row}: F1 in [{found['f1_low']:.2f}, {found['f1_high']:.2f}]"
+        if "p_holm" in found:
+            line += f", {found['difference']:+.2f} against {found['twin']}, p = {found['p_holm']:.4f} (Holm)"
+        yield line
+
+
+def finished_seeds(recipe: Recipe, results_dir: Path) -> list[int]:
+    """The seeds with which a recipe was run, as it is now."""
+    seeds = []
+    for path in (results_dir / recipe.name).glob("seed_*.json"):
+        settings = json.loads(path.read_text(encoding="utf-8"))["configuration"]["settings"]
+        if settings == recipe.settings | {"seed": settings["seed"]}:
+            seeds.append(settings["seed"])
+    return sorted(seeds)
+
+
+def statistics_of(
+    recipe: Recipe, twin: Recipe | None, seeds: Sequence[int], shared: Sequence[int], folders: tuple[Path, Path]
+) -> dict[str, Any]:
+    """The interval of a row, and the test against its twin on the seeds that both have.
+
+    Raises:
+        NoPredictions: predictions are missing.
+    """
+    own = {seed: read_predictions(recipe, seed, *folders) for seed in seeds}
+    gold = own[seeds[0]][0]
+    low, high = pooled_interval(gold, [predicted for _, predicted in own.values()])
+    found = {"seeds": list(seeds), "f1_low": round(low, 4), "f1_high": round(high, 4)}
+    if shared:
+        others = [read_predictions(twin, seed, *folders) for seed in shared]
+        if any(other_gold != gold for other_gold, _ in others):
+            raise NoPredictions(f"{twin.row} was tested on other posts")
+        test = pooled_randomization_test(gold, [own[seed][1] for seed in shared], [tags for _, tags in others])
+        found |= {"twin": twin.row, "shared_seeds": list(shared), "difference": round(test["difference"], 4)}
+        found["p_value"] = round(test["p_value"], 6)
+    return found
+
+
+def read_predictions(recipe: Recipe, seed: int, runs_dir: Path, results_dir: Path) -> tuple[Tags, Tags]:
+    """The gold and the predicted tags of the test posts.
+
+    Raises:
+        NoPredictions: they are not here, or not those of the stored result.
+    """
+    path = runs_dir / recipe.name / f"seed_{seed}.predictions" / "test.conll"
+    if not path.exists():
+        raise NoPredictions(f"{path} is not here")
+    gold = []
+    predicted = []
+    for block in path.read_text(encoding="utf-8").split("\n\n"):
+        words = [line.split("\t") for line in block.split("\n")[1:]]
+        if words:
+            gold.append([tags[-2] for tags in words])
+            predicted.append([tags[-1] for tags in words])
+    result = json.loads((results_dir / recipe.name / f"seed_{seed}.json").read_text(encoding="utf-8"))
+    if abs(evaluate_tags(gold, predicted)["f1"] - result["results"]["scores"]["test_f1"]) > 0.001:
+        raise NoPredictions(f"{path} is of another run than the stored result")
+    return gold, predicted
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p values for how many tests there are, by Holm's step-down method."""
+    corrected = {}
+    largest = 0.0
+    for i, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p_values) - i) * p_value))
+        corrected[name] = largest
+    return corrected
+
+
+if __name__ == "__main__":
+    main()

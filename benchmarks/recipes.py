@@ -1,0 +1,89 @@
+"""Recipes as a benchmark sees them: what a file of recipes/ is called, what it sets, and which one is its twin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ENCODER = ("text_model", "text_config")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of a table on one data set.
+
+    Args:
+        path: its YAML file.
+        settings: what the file says, without the folder that it trains into.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Recipe":
+        """Read a file.
+
+        Raises:
+            ValueError: it holds no settings.
+        """
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path}: is no recipe; it holds no settings")
+        settings.pop("output_dir", None)
+        return cls(Path(path), settings)
+
+    @property
+    def name(self) -> str:
+        """The path below recipes/ without its ending, such as "offline/twitter2017/umgf"."""
+        parts = self.path.resolve().with_suffix("").parts
+        if "recipes" in parts:
+            parts = parts[len(parts) - parts[::-1].index("recipes") :]
+        else:
+            parts = parts[-2:]
+        return "/".join(parts)
+
+    @property
+    def group(self) -> str:
+        """The data set, such as "offline/twitter2017"."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def row(self) -> str:
+        """The name in its data set, such as "umgf"."""
+        return self.path.stem
+
+    @property
+    def context(self) -> list[str]:
+        """The columns that are read as a second segment."""
+        return list((self.settings.get("processor_overrides") or {}).get("context") or [])
+
+    @property
+    def is_text_only(self) -> bool:
+        return self.settings.get("model_type") == "text_only"
+
+    @property
+    def about(self) -> str:
+        """The comment on its first lines."""
+        lines = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            lines.append(line.lstrip("# "))
+        return " ".join(lines)
+
+    def twin(self, others: Sequence["Recipe"]) -> "Recipe | None":
+        """What a row is compared with: text only with a CRF, on the same encoder, with the same context.
+
+        That row itself is compared with the one without context; without context it has no twin, nor has a softmax.
+        """
+        for other in others:
+            same_encoder = all(other.settings.get(key) == self.settings.get(key) for key in ENCODER)
+            decoder = (other.settings.get("config_overrides") or {}).get("label_decoder", "crf")
+            if other.group != self.group or not other.is_text_only or not same_encoder or decoder != "crf":
+                continue
+            if other.context == ([] if self.is_text_only else self.context) and other.path != self.path:
+                return other
+        return None

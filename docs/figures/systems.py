@@ -1,0 +1,50 @@
+"""The figure of all systems with their intervals, systems.svg; `python docs/render.py` draws it from stored runs."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from recipe_tables import Row, finished_rows, label, title
+
+from .draw import BLUE, FOLDER, GREEN, GREY, ORANGE, PALE
+
+GROUPS = ("offline/twitter2017", "offline/twitter2015")
+
+
+def save_figure_of_systems(folder: Path = FOLDER) -> None:
+    """Draw what was run so far; nothing where nothing was."""
+    rows = {group: own for group in GROUPS if (own := finished_rows(group))}
+    if rows:
+        draw_systems(rows).savefig(folder / "systems.svg", metadata={"Date": None})
+
+
+def draw_systems(rows: Mapping[str, Sequence[Row]]) -> plt.Figure:
+    """A panel for each data set: of each row the runs, their mean and its 95 % interval over test posts."""
+    plt.rcParams.update({"font.family": "DejaVu Sans", "svg.hashsalt": "modeling_umgf", "svg.fonttype": "path"})
+    height = 1.2 + 0.32 * max(len(own) for own in rows.values())
+    figure, panels = plt.subplots(1, len(rows), figsize=(6.5 * len(rows), height), squeeze=False)
+    for axes, (group, own) in zip(panels[0], rows.items(), strict=True):
+        for y, row in enumerate(own):
+            color = color_of(row)
+            values = row.values("test_f1")
+            if row.statistics:
+                axes.plot([row.statistics["f1_low"], row.statistics["f1_high"]], [y, y], color=PALE[color], lw=7)
+            axes.plot(values, [y] * len(values), "o", color=color, ms=4, mfc="none")
+            axes.plot(statistics.mean(values), y, "D", color=color, ms=6)
+        axes.set_yticks(range(len(own)), [f"{label(row.recipe.row)} ({row.seeds()})" for row in own], fontsize=8)
+        axes.set_title(title(group), fontsize=10)
+        axes.set_xlabel("test F1 of whole names, %; diamond: mean of the seeds, bar: 95 % over posts", fontsize=8)
+        axes.grid(axis="x", color=PALE[GREY])
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def color_of(row: Row) -> str:
+    """Text only grey, captions as pictures blue, as text green, knowledge orange."""
+    if "context" in row.recipe.context:
+        return ORANGE
+    if row.recipe.context:
+        return GREEN
+    return GREY if row.recipe.is_text_only else BLUE

@@ -1,0 +1,259 @@
+"""Tables of the papers with our scores beside the published ones, and comparisons with the text-only twins.
+
+Everything comes from benchmarks/results/recipes and benchmarks/published.yaml. A cell without a stored run is empty,
+and so is one whose recipe was changed since.
+"""
+
+import json
+import re
+import statistics
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markdown_table import table, with_deviation
+
+from benchmarks.compare_recipes import STATISTICS, finished_seeds
+from benchmarks.recipes import Recipe
+from benchmarks.record import RECIPE_RESULTS
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "benchmarks" / "published.yaml"
+RECIPES = ROOT / "recipes"
+
+TITLES = {
+    "twitter2015": "Twitter-2015",
+    "twitter2017": "Twitter-2017",
+    "twitter2017c": "Twitter-2017c",
+    "twitter2017_to_twitter2015": "Twitter-2017 → Twitter-2015",
+    "twitter2015_to_twitter2017": "Twitter-2015 → Twitter-2017",
+    "contrast_tweets": "Contrast tweets",
+    "relation_contrast_tweets": "Relation contrast tweets",
+}
+SCORES = ("test_PER_f1", "test_LOC_f1", "test_ORG_f1", "test_MISC_f1", "test_precision", "test_recall", "test_f1")
+HEADER = ("PER", "LOC", "ORG", "MISC", "Pre.", "Rec.", "F1")
+ROBUSTNESS = {
+    "test_without_pictures_f1": "F1 without pictures",
+    "test_half_pictures_f1": "half of them missing",
+    "test_shuffled_pictures_f1": "those of other posts",
+    "test_without_context_f1": "without context",
+}
+OFFLINE = "offline/"
+SUFFIXES = {"_caption": " + caption as text", "_knowledge": " + knowledge as text"}
+LABELS = {"text_only": "Text only"}
+BLOCKS = {
+    "Text only": lambda recipe: recipe.is_text_only and not recipe.context,
+    "Captions in the place of pictures": lambda recipe: not recipe.is_text_only and not recipe.context,
+    "The caption as text, behind the post": lambda recipe: recipe.context == ["caption"],
+    "What ChatGPT wrote about post and caption, as text (never text only)": lambda recipe: "context" in recipe.context,
+}
+
+
+@dataclass
+class Row:
+    """A recipe and its finished runs.
+
+    Args:
+        recipe: the recipe.
+        results_dir: where results lie.
+    """
+
+    recipe: Recipe
+    results_dir: Path = field(default_factory=lambda: RECIPE_RESULTS)
+
+    @cached_property
+    def runs(self) -> dict[int, dict[str, Any]]:
+        """The stored results by their seeds."""
+        found = {}
+        for seed in finished_seeds(self.recipe, self.results_dir):
+            path = self.results_dir / self.recipe.name / f"seed_{seed}.json"
+            found[seed] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    @cached_property
+    def statistics(self) -> dict[str, Any]:
+        """Interval, difference and p value, where they are those of these runs."""
+        path = self.results_dir / self.recipe.group / STATISTICS
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        own = stored.get(self.recipe.row, {})
+        return own if own.get("seeds") == list(self.runs) else {}
+
+    def values(self, score: str) -> list[float]:
+        """A score of each run that has it."""
+        scores = [run["results"]["scores"] for run in self.runs.values()]
+        return [own[score] for own in scores if score in own]
+
+    def cell(self, score: str) -> str:
+        """Mean and standard deviation over the runs."""
+        values = self.values(score)
+        if not values:
+            return ""
+        return with_deviation(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+    def material(self) -> str:
+        """What a row of the offline preset reads."""
+        read = "text only" if self.recipe.is_text_only else "no pixels"
+        return f"MiniLM, {read}" if "text_model" in self.recipe.settings else read
+
+    def seeds(self) -> str:
+        return str(len(self.runs)) if self.runs else ""
+
+    def interval(self) -> str:
+        found = self.statistics
+        return f"{found['f1_low']:.2f} – {found['f1_high']:.2f}" if found else ""
+
+    def difference(self) -> str:
+        found = self.statistics
+        return f"{found['difference']:+.2f}" if "difference" in found else ""
+
+    def p_value(self) -> str:
+        found = self.statistics
+        if "p_holm" not in found:
+            return ""
+        return "< 0.001" if found["p_holm"] < 0.001 else f"{found['p_holm']:.3f}"
+
+    def minutes(self) -> str:
+        seconds = [run["seconds"] for run in self.runs.values()]
+        return f"{statistics.median(seconds) / 60:.0f}" if seconds else ""
+
+    def parameters(self) -> str:
+        counts = {run["results"]["facts"]["parameters"] for run in self.runs.values()}
+        return f"{max(counts) / 1e6:.1f} M" if counts else ""
+
+
+def published() -> list[dict[str, Any]]:
+    return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+
+
+def row_of(group: str, name: str, results_dir: Path = RECIPE_RESULTS) -> Row | None:
+    """The row of a recipe; None where there is none of this name."""
+    path = RECIPES / group / f"{name}.yaml"
+    return Row(Recipe.read(path), results_dir) if path.exists() else None
+
+
+def label(name: str) -> str:
+    """What a row of the offline preset is called in print."""
+    for suffix, words in SUFFIXES.items():
+        if name.endswith(suffix):
+            return label(name.removesuffix(suffix)) + words
+    for own in published():
+        for row in own["rows"]:
+            if row.get("recipe") == name:
+                return re.sub(r"^BERT", "MiniLM", row["name"].partition(",")[0])
+    return LABELS.get(name, name)
+
+
+# The papers' tables
+
+
+def tables_page(results_dir: Path = RECIPE_RESULTS) -> str:
+    """docs/tables.md below its first line."""
+    parts = ["# The papers' tables\n", INTRODUCTION]
+    for one in published():
+        parts.append(f"## {one['title']}\n")
+        if "note" in one:
+            parts.append(f"{one['note']}\n")
+        for dataset in one["datasets"]:
+            parts += [
+                f"**{TITLES[dataset]}**, test F1 of whole names in %\n",
+                paper_table(one, dataset, results_dir),
+                "",
+            ]
+    return "\n".join(parts)
+
+
+INTRODUCTION = (
+    """
+What the papers print, and what the recipes of this repository gave. "No pixels" are the recipes of `recipes/offline`:
+MiniLM (6 layers) in the place of BERT-base, and captions in the place of pictures, so these lines show what a system
+makes of the same material as its neighbours, not what its paper claims. "With pictures" are the papers' own encoders
+and hyper-parameters (`recipes/<data set>`), for whoever has the pictures; such a line is there once it was run. Scores
+are lenient and counted over the whole split, with the labels of the UMT release; ± is the standard deviation over
+seeds. What was not run is empty. [Recipes](recipes.md) says how to fill a line,
+[labels, scorers and leakage](labels_scorers_and_leakage.md) why published lines differ among themselves.
+""".strip()
+    + "\n"
+)
+
+
+def paper_table(one: dict[str, Any], dataset: str, results_dir: Path) -> str:
+    """A published table for one data set, with our lines below each of its own."""
+    lines = []
+    for own in one["rows"]:
+        if dataset in own:
+            deviations = own.get(f"{dataset}_deviation", [None] * len(HEADER))
+            cells = [with_deviation(mean, off) for mean, off in zip(own[dataset], deviations, strict=True)]
+            lines.append([own["name"], one["paper"], *cells, ""])
+        if "recipe" not in own:
+            continue
+        for group, kind in ((dataset, "ours, with pictures"), (OFFLINE + dataset, "ours, no pixels")):
+            row = row_of(group, own["recipe"], results_dir)
+            if row is not None and (row.runs or group.startswith(OFFLINE)):
+                kind = kind.replace("no pixels", row.material())
+                lines.append([own["name"].partition(",")[0], kind, *map(row.cell, SCORES), row.seeds()])
+    return table(["approach", "from", *HEADER, "seeds"], lines)
+
+
+# Comparisons
+
+
+def title(group: str) -> str:
+    """What a data set is called, and that there are no pixels where there are none."""
+    return TITLES[group.removeprefix(OFFLINE)] + (", no pixels" if group.startswith(OFFLINE) else "")
+
+
+def rows_of(group: str, results_dir: Path) -> list[Row]:
+    """The rows of a data set; those of the offline preset without ablations, which the papers' tables show."""
+    recipes = [Recipe.read(path) for path in sorted((RECIPES / group).glob("*.yaml"))]
+    return [Row(one, results_dir) for one in recipes if "_without_" not in one.row or not group.startswith(OFFLINE)]
+
+
+def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
+    """The rows of a data set in blocks, each beside its text-only twin."""
+    rows = rows_of(group, results_dir)
+    header = [title(group), "test F1", "95 % interval", "validation F1", "minus its twin", "p (Holm)"]
+    header += [*ROBUSTNESS.values(), "parameters", "minutes", "seeds"]
+    lines = []
+    for block, belongs in BLOCKS.items():
+        own = [row for row in rows if belongs(row.recipe)]
+        if not own:
+            continue
+        own.sort(key=lambda row: (not row.recipe.is_text_only, -statistics.mean(row.values("test_f1") or [0])))
+        if group.startswith(OFFLINE):
+            lines.append([f"**{block}**"] + [""] * (len(header) - 1))
+        for row in own:
+            difference = row.difference()
+            lines.append(
+                [
+                    label(row.recipe.row),
+                    row.cell("test_f1"),
+                    row.interval(),
+                    row.cell("validation_f1"),
+                    f"{difference} ({label(row.statistics['twin'])})" if difference else "",
+                    row.p_value(),
+                    *(row.cell(score) for score in ROBUSTNESS),
+                    row.parameters(),
+                    row.minutes(),
+                    row.seeds(),
+                ]
+            )
+    return table(header, lines)
+
+
+def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
+    """What README shows of a data set; empty where nothing was run."""
+    lines = []
+    for row in reversed(finished_rows(group, results_dir)):
+        difference = row.difference() and f"{row.difference()} (p {row.p_value()})"
+        without = row.cell("test_without_pictures_f1")
+        lines.append([label(row.recipe.row), row.cell("test_f1"), row.interval(), difference, without, row.seeds()])
+    header = [title(group), "test F1", "95 % interval", "minus its text-only twin", "F1 without pictures", "seeds"]
+    return table(header, lines) if lines else ""
+
+
+def finished_rows(group: str, results_dir: Path = RECIPE_RESULTS) -> list[Row]:
+    """The rows of a data set that were run, the best last."""
+    finished = [row for row in rows_of(group, results_dir) if row.runs]
+    return sorted(finished, key=lambda row: statistics.mean(row.values("test_f1")))

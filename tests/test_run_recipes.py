@@ -1,0 +1,278 @@
+"""Running recipes: the order, what is stored, and what happens when a run is stopped, killed, changed or fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from test_train_umgf import TINY, write_data
+
+from benchmarks import run_recipes
+from benchmarks.compare_recipes import compare_all, holm
+from benchmarks.recipes import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+INSTANT = Path(__file__).with_name("train_in_an_instant.py")
+TEXT = {"text_model": "MiniLM", "num_train_epochs": 1}
+ROWS = {
+    "bert_crf": TEXT | {"model_type": "text_only"},
+    "bert_softmax": TEXT | {"model_type": "text_only", "config_overrides": {"label_decoder": "softmax"}},
+    "bert_crf_caption": TEXT | {"model_type": "text_only", "processor_overrides": {"context": ["caption"]}},
+    "umgf": TEXT | {"model_type": "umgf"},
+    "umgf_caption": TEXT | {"model_type": "umgf", "processor_overrides": {"context": ["caption"]}},
+}
+
+
+class Workplace:
+    """Recipes of one data set, and the command that runs them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.recipes = folder / "recipes" / "posts"
+        self.recipes.mkdir(parents=True)
+
+    def write(self, **rows: dict) -> list[str]:
+        for name, settings in rows.items():
+            (self.recipes / f"{name}.yaml").write_text(f"# About {name}.\n{yaml.safe_dump(settings)}", encoding="utf-8")
+        return [str(self.recipes / f"{name}.yaml") for name in rows]
+
+    def arguments(self, *recipes: str, seeds: str = "1") -> list[str]:
+        folders = ["--runs_dir", str(self.folder / "runs"), "--results_dir", str(self.folder / "results")]
+        return [*recipes, "--seeds", *seeds.split(), *folders]
+
+    def run(self, *recipes: str, seeds: str = "1", more: tuple[str, ...] = ()) -> None:
+        sys.argv[1:] = [*self.arguments(*recipes, seeds=seeds), *more]
+        run_recipes.main()
+
+    def start(self, *recipes: str, seeds: str = "1") -> subprocess.Popen:
+        """Run in a process of its own."""
+        code = "import sys; from pathlib import Path; from benchmarks import run_recipes; "
+        code += f"run_recipes.TRAIN = Path({str(INSTANT)!r}); run_recipes.main()"
+        command = [sys.executable, "-c", code, *self.arguments(*recipes, seeds=seeds)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def log(self) -> list[str]:
+        return (self.recipes / "log.txt").read_text(encoding="utf-8").splitlines()
+
+    def result(self, row: str, seed: int = 1) -> dict:
+        return json.loads((self.folder / "results" / "posts" / row / f"seed_{seed}.json").read_text(encoding="utf-8"))
+
+    def statistics(self) -> dict:
+        return json.loads((self.folder / "results" / "posts" / "statistics.json").read_text(encoding="utf-8"))
+
+    def wait_for_checkpoint(self, row: str) -> None:
+        for _ in range(1500):
+            if (self.folder / "runs" / "posts" / row / "seed_1" / "checkpoint-0").exists():
+                return
+            time.sleep(0.02)
+        raise AssertionError("no checkpoint came")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Workplace:
+    monkeypatch.setattr(run_recipes, "TRAIN", INSTANT)
+    monkeypatch.setattr(sys, "argv", ["run_recipes"])
+    return Workplace(tmp_path)
+
+
+def test_one_seed_of_all_recipes_comes_first_and_finished_runs_are_not_run_again(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(*recipes, seeds="1 2")
+    assert place.log() == ["bert_crf 1", "umgf 1", "bert_crf 2", "umgf 2"]
+    place.run(*recipes, seeds="1 2 3")
+    assert place.log()[4:] == ["bert_crf 3", "umgf 3"]
+
+
+def test_a_result_holds_configuration_scores_curve_versions_machine_and_time(place):
+    place.run(*place.write(umgf=ROWS["umgf"]))
+    result = place.result("umgf")
+    assert result["configuration"]["settings"] == ROWS["umgf"] | {"seed": 1}
+    assert result["configuration"]["recipe"] == "recipes/posts/umgf.yaml"
+    assert result["results"]["scores"] == {"test_f1": 100.0, "test_PER_f1": 100.0, "validation_f1": 50.0}
+    assert result["results"]["curve"] == [{"epoch": 1.0, "f1": 50.0}]
+    assert result["seconds"] == 60 and result["machine"] and result["versions"]["torch"]
+    runs = place.folder / "runs" / "posts" / "umgf"
+    assert (runs / "seed_1.predictions" / "test.conll").exists()
+    assert not (runs / "seed_1").exists()  # the model
+
+
+def test_a_recipe_that_was_changed_is_run_again_but_not_for_a_comment(place, capsys):
+    recipes = place.write(umgf=ROWS["umgf"])
+    place.run(*recipes)
+    text = Path(recipes[0]).read_text()
+    Path(recipes[0]).write_text(f"# More is said.\n{text}output_dir: elsewhere\n")
+    place.run(*recipes)
+    assert place.log() == ["umgf 1"]
+    Path(recipes[0]).write_text(text.replace("num_train_epochs: 1", "num_train_epochs: 2"))
+    capsys.readouterr()
+    place.run(*recipes, more=("--list",))
+    assert "changed" in capsys.readouterr().out
+    place.run(*recipes)
+    assert place.log() == ["umgf 1", "umgf 1"]
+    assert place.result("umgf")["configuration"]["settings"]["num_train_epochs"] == 2
+
+
+def test_a_run_that_is_stopped_goes_on_from_its_checkpoint(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    wait = place.recipes / "umgf.waits"
+    wait.touch()
+    runner = place.start(*recipes)
+    place.wait_for_checkpoint("umgf")
+    runner.terminate()
+    output, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 1 and "stopped in posts/umgf/seed_1" in output and "Traceback" not in output
+    wait.unlink()
+    place.run(*recipes)
+    assert place.log() == ["bert_crf 1", "umgf 1", "umgf 1 goes on"]
+    assert place.result("umgf")["results"]["scores"]["test_f1"] == 100
+
+
+def test_a_run_that_was_started_with_other_settings_begins_anew(place):
+    recipes = place.write(umgf=ROWS["umgf"])
+    folder = place.folder / "runs" / "posts" / "umgf"
+    (folder / "seed_1" / "checkpoint-0").mkdir(parents=True)
+    (folder / "seed_1.yaml").write_text(yaml.safe_dump(ROWS["umgf"] | {"seed": 1, "learning_rate": 7}))
+    place.run(*recipes)
+    assert place.log() == ["umgf 1"]
+
+
+def test_nobody_trains_beside_a_training_whose_runner_was_killed(place, capsys):
+    recipes = place.write(umgf=ROWS["umgf"])
+    wait = place.recipes / "umgf.waits"
+    wait.touch()
+    runner = place.start(*recipes)
+    place.wait_for_checkpoint("umgf")
+    os.kill(runner.pid, signal.SIGKILL)
+    runner.wait()
+    place.run(*recipes)
+    assert "another process is at it" in capsys.readouterr().out
+    assert place.log() == ["umgf 1"]
+    wait.unlink()
+    runner.stdout.read()  # until the training has ended
+    place.run(*recipes)
+    assert place.log() == ["umgf 1", "umgf 1 goes on"]
+    assert place.result("umgf")["results"]["scores"]["test_f1"] == 100
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_run(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    (place.recipes / "bert_crf.fails").touch()
+    with pytest.raises(SystemExit, match="1 of 2 runs failed: posts/bert_crf/seed_1"):
+        place.run(*recipes)
+    assert place.log() == ["bert_crf 1", "umgf 1"] and place.result("umgf")
+    assert not (place.folder / "results" / "posts" / "bert_crf").exists()
+
+
+def test_what_is_trained_is_what_is_stored_though_the_recipe_is_edited_meanwhile(place, monkeypatch):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"] | {"learning_rate": 5e-5})
+    trained = {}
+
+    def store(run):
+        Path(recipes[1]).write_text(yaml.safe_dump(ROWS["umgf"] | {"learning_rate": 1.0}))  # while the first one runs
+        trained[run.recipe.row] = yaml.safe_load(run.settings_file.read_text())
+        return whole_store(run)
+
+    whole_store = run_recipes.store
+    monkeypatch.setattr(run_recipes, "store", store)
+    place.run(*recipes)
+    assert trained["umgf"] == place.result("umgf")["configuration"]["settings"]
+    assert trained["umgf"]["learning_rate"] == 5e-5
+
+
+def test_a_folder_stands_for_its_recipes_and_nothing_is_run_twice(place):
+    place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(str(place.recipes), str(place.recipes / "umgf.yaml"), seeds="1 1")
+    assert place.log() == ["bert_crf 1", "umgf 1"]
+    (place.folder / "empty").mkdir()
+    with pytest.raises(SystemExit, match="empty: has no recipe"):
+        place.run(str(place.folder / "empty"))
+
+
+def test_the_list_says_what_is_done_what_is_missing_and_how_long_it_takes(place, capsys):
+    recipes = place.write(**ROWS)
+    place.run(recipes[0])
+    capsys.readouterr()
+    place.run(*recipes, seeds="1 2", more=("--list",))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["posts/bert_crf/seed_1", "done", "test", "F1", "40.00"]
+    assert lines[1].split() == ["posts/bert_softmax/seed_1", "missing", "about", "1", "min"]
+    assert lines[-1] == "1 of 10 runs are done; the others take about 9 min"
+    assert place.log() == ["bert_crf 1"]
+
+
+def test_what_is_no_recipe_is_refused_in_one_line(place, capsys):
+    (place.recipes / "empty.yaml").write_text("# nothing\n")
+    with pytest.raises(SystemExit, match="error: .*empty.yaml: is no recipe"):
+        place.run(str(place.recipes / "empty.yaml"))
+    with pytest.raises(SystemExit, match="error: .*missing.yaml"):
+        place.run(str(place.recipes / "missing.yaml"))
+
+
+def test_rows_are_compared_with_text_only_on_the_same_encoder_with_the_same_context(place):
+    recipes = {name: Recipe.read(path) for name, path in zip(ROWS, place.write(**ROWS), strict=True)}
+    twins = {name: recipe.twin(list(recipes.values())) for name, recipe in recipes.items()}
+    assert {name: twin and twin.row for name, twin in twins.items()} == {
+        "bert_crf": None,
+        "bert_softmax": "bert_crf",
+        "bert_crf_caption": "bert_crf",
+        "umgf": "bert_crf",
+        "umgf_caption": "bert_crf_caption",
+    }
+
+
+def test_statistics_are_over_the_seeds_that_both_have_and_outlive_the_predictions(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(recipes[0], seeds="1 2")
+    place.run(recipes[1], seeds="1 2 3")
+    statistics = place.statistics()
+    umgf = statistics["umgf"]
+    assert umgf["seeds"] == [1, 2, 3] and umgf["shared_seeds"] == [1, 2] and umgf["twin"] == "bert_crf"
+    assert umgf["difference"] == 60 and umgf["f1_low"] == umgf["f1_high"] == 100
+    assert umgf["p_value"] == umgf["p_holm"] == pytest.approx(2 / 2**3, abs=0.02)  # three posts differ, all one way
+    for path in (place.folder / "runs").rglob("test.conll"):
+        path.unlink()
+    loaded = [Recipe.read(path) for path in recipes]
+    lines = list(compare_all(loaded, place.folder / "runs", place.folder / "results"))
+    assert any("is not here; as stored before" in line for line in lines)
+    assert place.statistics() == statistics
+
+
+def test_predictions_of_another_run_are_not_taken_for_those_of_the_result(place):
+    recipes = place.write(umgf=ROWS["umgf"])
+    place.run(*recipes)
+    predictions = place.folder / "runs" / "posts" / "umgf" / "seed_1.predictions" / "test.conll"
+    predictions.write_text(predictions.read_text().replace("B-PER\tB-PER", "B-PER\tO", 1))
+    loaded = [Recipe.read(path) for path in recipes]
+    lines = list(compare_all(loaded, place.folder / "runs", place.folder / "results"))
+    assert any("is of another run than the stored result" in line for line in lines)
+
+
+def test_holm_multiplies_the_smallest_p_value_most_and_never_lets_a_later_one_fall_below():
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx({"b": 0.03, "c": 0.06, "a": 0.06})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+def test_a_cell_that_is_run_again_gives_the_same_predictions(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run_recipes"])
+    place = Workplace(tmp_path)
+    settings = TINY | write_data(tmp_path / "data") | {"model_type": "umgf", "num_train_epochs": 1}
+    recipes = place.write(umgf=settings)
+    predictions = []
+    for _ in range(2):
+        place.run(*recipes)
+        folder = place.folder / "runs" / "posts" / "umgf" / "seed_1.predictions"
+        predictions.append({path.name: path.read_text() for path in folder.iterdir()})
+        result = place.result("umgf")
+        place.folder.joinpath("results", "posts", "umgf", "seed_1.json").unlink()
+    assert predictions[0] == predictions[1] and len(predictions[0]) == 5
+    variants = ("test", "test_without_pictures", "test_half_pictures", "test_shuffled_pictures", "validation")
+    assert {f"{name}_{reading}f1" for name in variants for reading in ("", "strict_")} <= result["results"][
+        "scores"
+    ].keys()
+    assert len(result["results"]["curve"]) == 1
