@@ -91,7 +91,13 @@ def text_alone(batch: Mapping[str, Any], fused: Sequence[str]) -> tuple[dict[str
     fused = [name for name in fused if name not in TEXT and batch.get(name) is not None]
     nodes = [name for name in fused if batch[name].ndim > 1]
     context_mask = batch.get("context_mask")
-    if context_mask is None and not nodes:
+    masks = [batch[name] for name in nodes if name.endswith("_mask") and batch[name].ndim == 2]  # [B, nodes] each
+    masks += [] if context_mask is None else [context_mask]
+    if masks:
+        lost = torch.stack([own.bool().any(1) for own in masks]).any(0)  # [B]
+    else:  # nodes without a mask are all real
+        lost = torch.full_like(batch["input_ids"][:, 0], bool(nodes), dtype=torch.bool)
+    if not lost.any():
         return None
     text = {name: value for name, value in batch.items() if name not in fused and name != "context_mask"}
     mask = batch.get("attention_mask")
@@ -102,11 +108,7 @@ def text_alone(batch: Mapping[str, Any], fused: Sequence[str]) -> tuple[dict[str
     for name in {*TEXT, "character_ids"} & text.keys():
         if text[name] is not None:
             text[name] = text[name][:, :last]
-    masks = [batch[name] for name in nodes if name.endswith("_mask") and batch[name].ndim == 2]  # of nodes
-    masks += [] if context_mask is None else [context_mask]
-    if not masks:  # all nodes are real
-        return text, mask.new_ones(len(mask))
-    return text, torch.stack([own.bool().any(1) for own in masks]).any(0)
+    return text, lost
 
 
 class SortedWindows:

@@ -506,7 +506,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         view = text_alone(inputs, self.model.fused_inputs())
         if view is None:
             return 0.0
-        post, sees_more = view
+        post, lost = view
         outputs = self.model(**post)
         alone = self.classifier(self.dropout(outputs.last_hidden_state)).float()  # [B, w, labels]
         alone, _ = self.auxiliary_task(outputs, alone, None, None)
@@ -516,7 +516,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         q = self.label_decoder.marginals(alone, labelled, differentiable=True).clamp(min=SMALLEST_PROBABILITY)
         divergence = (torch.xlogy(p, p) - p * q.log()).sum((1, 2))  # [B]
         likelihood = self.label_decoder.loss(alone, labels, labelled)
-        return (likelihood + self.config.cross_view_weight * divergence) * sees_more
+        return (likelihood + self.config.cross_view_weight * divergence) * lost
 
     def auxiliary_task(
         self,
