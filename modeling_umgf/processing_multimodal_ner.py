@@ -325,7 +325,8 @@ class MultimodalNerProcessor(ProcessorMixin):
             for i in asked:
                 with naming_post(i, posts):
                     if (source := _one_picture(found[i]["image"])) is not None:
-                        found[i]["image"] = pictures[i] = open_picture(source)
+                        pictures[i] = open_picture(source)
+                        found[i]["image"] = pictures[i] if self.reads_pictures else None  # else nobody looks again
             described = describer(list(pictures.values())) if pictures else []
             for i, own in zip(pictures, described, strict=True):
                 found[i][column] = own

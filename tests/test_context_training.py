@@ -208,12 +208,8 @@ def test_long_contexts_fill_the_positions_of_every_encoder_and_no_more(tmp_path)
     path = Path(data["train_file"])
     posts = [json.loads(line) | {"headline": "the sea at night " * 40} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(post) + "\n" for post in posts))
-    for model_type, limit in {"roberta": 64 - 1 - 0, "bert": 64}.items():
-        text = TEXT | {
-            "model_type": model_type,
-            "pad_token_id": 0,
-            "type_vocab_size": 1 if model_type == "roberta" else 2,
-        }
+    for model_type, limit in {"roberta": 63, "bert": 64}.items():  # the first counts from behind the padding
+        text = TEXT | {"model_type": model_type, "pad_token_id": 0}
         run(tmp_path / model_type, data | QUICK | READS_HEADLINES | {"text_config": text})
         assert AutoProcessor.from_pretrained(tmp_path / model_type).tokenizer.model_max_length == limit
     sizes = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
@@ -231,9 +227,8 @@ def test_captions_made_by_a_model_are_made_by_it_again_when_a_text_only_model_ta
     rows |= {"image": [picture, None], "caption": [caption or "a cat", None]}
     split = Dataset.from_dict(rows, features=features)
     source = json.dumps({"captioner": str(captioner)})
-    write_dataset(
-        DatasetDict(train=split, test=split), tmp_path / "data", title="Two", description=f"- `caption`: {source}"
-    )
+    splits = DatasetDict(train=split, test=split)
+    write_dataset(splits, tmp_path / "data", title="Two posts", description=f"- `caption`: {source}")
     settings = QUICK | {"dataset_name": str(tmp_path / "data"), "processor_overrides": {"context": ["caption"]}}
     run(tmp_path / "out", settings)
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
@@ -268,9 +263,8 @@ def write_jsonl(path: Path, *records: dict) -> str:
 
 def test_columns_of_texts_are_kept_where_they_are_asked_for(tmp_path, caplog):
     post = {"tokens": ["Anna"], "tags": ["B-PER"], "context": "c", "caption": "d", "object_labels": "cat, big dog"}
-    file = write_jsonl(
-        tmp_path / "a.jsonl", post | {"headline": "h", "sentence": "s", "other": 1}, post | {"headline": ["a", "b"]}
-    )
+    first = post | {"headline": "h", "sentence": "s", "other": 1}
+    file = write_jsonl(tmp_path / "a.jsonl", first, post | {"headline": ["a", "b"]})
     split = load_splits({"train": file}, texts=["headline", "sentence", "caption"])["train"]
     assert split["headline"][:] == ["h", "a, b"] and split["sentence"][:] == ["s", None]
     assert split["context"][:] == ["c", "c"] and split["object_labels"][0] == ["cat", "big dog"]
