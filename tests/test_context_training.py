@@ -290,10 +290,8 @@ def test_columns_of_texts_of_csv_files_are_kept_by_the_names_that_were_asked_for
 
 def test_columns_of_texts_of_a_dataset_are_kept_and_build_dataset_writes_them(tmp_path, monkeypatch):
     file = write_jsonl(tmp_path / "a.jsonl", {"tokens": ["Anna"], "tags": ["B-PER"], "headline": "h", "context": "c"})
-    monkeypatch.setattr(
-        "sys.argv", ["build_dataset", "--train", file, "--texts", "headline", "--output_dir", str(tmp_path / "data")]
-    )
-
+    arguments = ["--train", file, "--texts", "headline", "--output_dir", str(tmp_path / "data")]
+    monkeypatch.setattr("sys.argv", ["build_dataset", *arguments])
     build_dataset.main()
     assert load_dataset(str(tmp_path / "data"), split="train")["headline"][:] == ["h"]
     split = load_splits(str(tmp_path / "data"), texts=["headline"])["train"]
