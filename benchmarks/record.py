@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "seqeval", "timm", "pytorch-crf")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
 def machine() -> str:
