@@ -128,7 +128,7 @@ def explain(
     features = processor.batch([post]).to(model.device)
     places = []  # (mask, position) of each node
     if "context_mask" in features:
-        places.append(("attention_mask", features["context_mask"][0]))
+        places.append(("context_mask", None))
         explanation.nodes.append({"kind": "context", "title": "context", "text": " ".join(post.context)})
     for name, kind in processor.node_kinds.items():
         if kind.mask in features:
@@ -161,11 +161,21 @@ def _describe_node(post, name: str, kind: NodeKind, position: int) -> dict[str, 
     return node
 
 
-def leave_out(features: Mapping[str, torch.Tensor], places: Sequence[tuple[str, int]]) -> dict[str, torch.Tensor]:
-    """Repeat a batch of one: first as it is, then without each of the nodes (mask, position or positions) in turn."""
+def leave_out(
+    features: Mapping[str, torch.Tensor], places: Sequence[tuple[str, int | None]]
+) -> dict[str, torch.Tensor]:
+    """Repeat a batch of one: first as it is, then without each of the nodes (mask, position), or the context, in turn.
+
+    Args:
+        features: the batch.
+        places: of the nodes; of the context ("context_mask", None).
+    """
     repeated = {name: tensor.repeat_interleave(len(places) + 1, dim=0) for name, tensor in features.items()}
     for row, (mask, position) in enumerate(places, start=1):
-        repeated[mask][row, position] = False
+        if position is None:
+            repeated["attention_mask"][row, features[mask][0]] = False
+        else:
+            repeated[mask][row, position] = False
     return repeated
 
 
