@@ -37,10 +37,12 @@ from modeling_umgf.labels import entity_types
 from modeling_umgf.model_arguments import (
     ModelArguments,
     build,
+    check_context,
     check_labels,
     load_trained,
     read_mapping,
     read_settings,
+    trained_context,
     trained_system,
 )
 from modeling_umgf.model_card import check_output_folder
@@ -106,8 +108,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Mul
     return parser.parse_args_into_dataclasses(argv)
 
 
-def read_data(arguments: DataArguments, look_at_pictures: bool) -> DatasetDict:
-    """Load the splits train, validation and test, as far as they are given."""
+def read_data(arguments: DataArguments, look_at_pictures: bool, texts: list[str]) -> DatasetDict:
+    """Load the splits train, validation and test, as far as they are given, with further columns of texts."""
     files = {"train": arguments.train_file, "validation": arguments.validation_file, "test": arguments.test_file}
     files = {split: file for split, file in files.items() if file}
     if bool(files) == bool(arguments.dataset_name):
@@ -122,6 +124,7 @@ def read_data(arguments: DataArguments, look_at_pictures: bool) -> DatasetDict:
         image_dir=arguments.image_dir if look_at_pictures else None,
         types=arguments.types,
         look_at_pictures=look_at_pictures,
+        texts=texts,
         **{name: value for name, value in reading.items() if value is not None},
     )
 
@@ -190,16 +193,19 @@ def make_trainer(
 ) -> tuple[MultimodalNerTrainer, MultimodalNerTrainer | None, DatasetDict]:
     """Read the data and build the model; returns its trainer, that of the model to compare with, and the splits."""
     reads_pictures = model_arguments.chosen_system().reads_pictures
+    texts = model_arguments.context()
     if arguments.compare_with:
         reads_pictures |= trained_system(arguments.compare_with, "--compare_with").reads_pictures
+        texts = texts + trained_context(arguments.compare_with)
     with training.main_process_first(desc="reading the data"):
-        splits = choose_splits(read_data(arguments, reads_pictures), arguments, training)
+        splits = choose_splits(read_data(arguments, reads_pictures, texts), arguments, training)
     model, processor = build(model_arguments, splits)
     other = None
     if arguments.compare_with:
         labels = splits["test"].features["ner_tags"].feature.names
         other_model, other_processor = load_trained(arguments.compare_with)
         check_labels(arguments.compare_with, labels, other_model.config.label2id)
+        check_context(other_processor, splits)
     aligned = align_labels(splits, model.config.label2id)
     if "train" in splits:
         card = data_card(arguments)

@@ -32,6 +32,7 @@ def main() -> None:
         captions_file=arguments.captions,
         types=arguments.types,
         bio_repair=arguments.bio_repair,
+        texts=arguments.texts,
         **naming(arguments),
     )
     counts = {name: count_split(split) for name, split in splits.items()}
@@ -57,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     posts.add_argument("--dataset_config", metavar="NAME", help="configuration of that dataset, where it has several")
     posts.add_argument("--image_dir", metavar="FOLDER", help="pictures <id>.jpg; default: no pictures from a folder")
     posts.add_argument("--captions", metavar="FILE", help="lines '<id>.jpg :caption'")
+    posts.add_argument(
+        "--texts", nargs="+", metavar="NAME", default=[], help="further columns of texts to keep, for a model's context"
+    )
     add_naming(posts)
     labels = parser.add_argument_group("labels")
     labels.add_argument("--types", nargs="+", help="entity types in the order of the labels; default: those found")

@@ -87,7 +87,7 @@ def mark_objects(picture, entities: list[dict], numbers: dict) -> tuple:
     """The value of a gr.AnnotatedImage: every box with the name that it is linked to."""
     owners: dict[tuple, list[str]] = {}
     for entity in entities:
-        for node in entity["objects"]:
+        for node in entity.get("objects", ()):
             owners.setdefault(tuple(round(edge) for edge in node["box"]), []).append(box_label(entity, numbers))
     boxes = [(box, labels[0] if len(labels) == 1 else EVERY_NAME) for box, labels in owners.items()]
     return picture, boxes
@@ -99,7 +99,8 @@ def describe(entities: list[dict], without: list[dict]) -> list[list[str]]:
     rows = []
     for entity in entities:
         other = alone.get(span(entity))
-        nodes = [f"{node.get('query', 'the whole picture')} ({node['weight']:.2f})" for node in entity["objects"]]
+        objects = entity.get("objects", ())
+        nodes = [f"{node.get('query', 'the whole picture')} ({node['weight']:.2f})" for node in objects]
         nodes += [f"picture {node['id']} ({node['weight']:.2f})" for node in entity.get("neighbors", ())]
         rows.append(
             [
@@ -139,17 +140,21 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
     """
     tagger = pipeline("multimodal-ner", model=model, trust_remote_code=True)
     grounder = load_grounder(detector) if detector else None
+    columns = list(tagger.processor.context)
+    of_pictures = set(tagger.processor.describers.values())
 
-    def tag(text: str, picture, boxes: str, no_picture: bool) -> tuple:
+    def tag(text: str, picture, boxes: str, no_picture: bool, *context: str) -> tuple:
         if not text.strip():
             return nothing("Type or paste a post first.")
-        post = {"text": text, "image": picture}
+        read = {name: own.strip() for name, own in zip(columns, context, strict=True) if own and own.strip()}
+        post = {"text": text, "image": picture} | read
+        words_alone = {"text": text} | {name: own for name, own in read.items() if name not in of_pictures}
         if boxes.strip() and picture is not None:
             try:
                 post["objects"] = read_boxes(boxes)
             except ValueError as error:
                 return nothing(str(error))
-        results = tagger([post, text], grounder=grounder)
+        results = tagger([post, words_alone], grounder=grounder)
         for result in results:
             if "error" in result:
                 return nothing(result["error"])
@@ -173,6 +178,10 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
             with gr.Column(scale=2):
                 text = gr.Textbox(label="Post", lines=3, placeholder="Paste a post", elem_id="post")
                 picture = gr.Image(label="Picture (optional)", type="pil", elem_id="picture", height=260)
+                contexts = [
+                    gr.Textbox(label=f"{name}, read after the post (optional)", elem_id=f"context-{name}")
+                    for name in columns
+                ]
                 no_picture = gr.Checkbox(label="What if there were no picture?", elem_id="what-if")
                 with gr.Accordion("Boxes, if you have them", open=False):
                     boxes = gr.Textbox(
@@ -191,7 +200,7 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
                 change = gr.Textbox(label="What the picture is good for", visible=False, elem_id="change")
                 objects = gr.AnnotatedImage(label="Objects, in the colour of their name", elem_id="objects", height=300)
         table = gr.Dataframe(headers=list(COLUMNS), label="Details", elem_id="table", interactive=False, wrap=True)
-        inputs = [text, picture, boxes, no_picture]
+        inputs = [text, picture, boxes, no_picture, *contexts]
         outputs = [message, names, objects, names_without, change, table]
         text.blur(lambda text: gr.Textbox(rtl=is_right_to_left(text)), text, text, show_progress="hidden")
         button.click(tag, inputs, outputs)
@@ -208,7 +217,7 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
                 label="Examples",
                 elem_id="examples",
             )
-            offered.click(rows.__getitem__, offered, [text, picture, boxes]).then(tag, inputs, outputs)
+            offered.click(rows.__getitem__, offered, [text, picture, boxes, *contexts]).then(tag, inputs, outputs)
     return page
 
 
@@ -254,7 +263,7 @@ def load_grounder(detector: str):
 
 
 def load_examples(name: str, tagger, count: int = 6) -> list[list]:
-    """Text, picture and boxes of test posts with a picture whose text is split into the words of the data."""
+    """Text, picture, boxes and context of test posts with a picture, whose text is split into the words of the data."""
     from datasets import load_dataset
 
     examples = []
@@ -262,7 +271,10 @@ def load_examples(name: str, tagger, count: int = 6) -> list[list]:
         text = " ".join(row["tokens"])
         words = [word["word"] for word in tagger(text, aggregation_strategy="none")]
         if row["image"] is not None and words == row["tokens"]:  # else the boxes would belong to other words
-            examples.append([text, row["image"], json.dumps(row["objects"]) if row.get("objects") else ""])
+            boxes = json.dumps(row["objects"]) if row.get("objects") else ""
+            texts = [row.get(name) or "" for name in tagger.processor.context]
+            texts = [", ".join(own) if isinstance(own, list) else own for own in texts]
+            examples.append([text, row["image"], boxes, *texts])
         if len(examples) == count:
             break
     return examples

@@ -10,7 +10,7 @@ import torch
 FILL = {"word_starts": -1, "labels": -100}
 """What the padding of a tensor holds, where it is not 0."""
 
-TEXT = ("input_ids", "attention_mask")
+TEXT = ("input_ids", "attention_mask", "token_type_ids", "context_mask")
 """Tensors of pieces; their padding may go on the left."""
 
 
@@ -38,8 +38,8 @@ def stack(
     batch = {}
     for name in dict.fromkeys(name for post in posts for name in post):
         shape = _common_shape(name, posts)
-        if name in TEXT:
-            shape[0] = max(shape[0], length)
+        if name in TEXT:  # those that only some posts have are as long as the pieces of all
+            shape[0] = max(length, *(len(post["input_ids"]) for post in posts))
         if 0 in shape:
             continue
         tensors = [post.get(name) for post in posts]
@@ -70,6 +70,45 @@ def _common_shape(name: str, posts: Sequence[Mapping[str, torch.Tensor]]) -> lis
         shown = " and ".join(f"{list(shape)} (post {i})" for shape, i in shapes.items())
         raise ValueError(f"{name} of these posts don't fit together: {shown} each; make all of them in one way.")
     return [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors.values()), strict=True)]
+
+
+def own_pieces(mask: torch.Tensor, context_mask: torch.Tensor | None) -> torch.Tensor:
+    """Return the pieces [B, n] of the posts alone: real ones that are no context."""
+    return mask if context_mask is None else mask & ~context_mask.bool()
+
+
+def text_alone(batch: Mapping[str, Any], fused: Sequence[str]) -> tuple[dict[str, Any], torch.Tensor] | None:
+    """Leave out of a batch the context, and what a system reads besides the text.
+
+    Args:
+        batch: the batch.
+        fused: names of the tensors that the system reads besides the text.
+
+    Returns:
+        The rest, without the pieces at the end that no post has any more, and the posts [B] that have lost something;
+        None where the batch holds nothing but text.
+    """
+    fused = [name for name in fused if name not in TEXT and batch.get(name) is not None]
+    nodes = [name for name in fused if batch[name].ndim > 1]
+    context_mask = batch.get("context_mask")
+    masks = [batch[name] for name in nodes if name.endswith("_mask") and batch[name].ndim == 2]  # [B, nodes] each
+    masks += [] if context_mask is None else [context_mask]
+    if masks:
+        lost = torch.stack([own.bool().any(1) for own in masks]).any(0)  # [B]
+    else:  # nodes without a mask are all real
+        lost = torch.full_like(batch["input_ids"][:, 0], bool(nodes), dtype=torch.bool)
+    if not lost.any():
+        return None
+    text = {name: value for name, value in batch.items() if name not in fused and name != "context_mask"}
+    mask = batch.get("attention_mask")
+    if mask is None:
+        mask = torch.ones_like(batch["input_ids"])
+    text["attention_mask"] = own_pieces(mask.bool(), context_mask).to(mask.dtype)
+    last = int(text["attention_mask"].any(0).nonzero().max()) + 1
+    for name in {*TEXT, "character_ids"} & text.keys():
+        if text[name] is not None:
+            text[name] = text[name][:, :last]
+    return text, lost
 
 
 class SortedWindows:

@@ -38,6 +38,16 @@ def share(default: float) -> Any:
     return validated_field(check, default=default)
 
 
+def weight(default: float) -> Any:
+    """A setting that a loss is multiplied by: at least 0."""
+
+    def check(value: float) -> None:
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{value} is no weight of a loss: a number, at least 0.")
+
+    return validated_field(check, default=default)
+
+
 def at_least(smallest: int, default: int | None) -> Any:
     """A setting that is a whole number, or possibly None."""
 
@@ -68,6 +78,8 @@ class MultimodalNerConfig(PreTrainedConfig):
         subword_labels: "first": one step of the decoder a word, read at its first piece. "x": one step a piece; needs
             the labels X, [CLS] and [SEP].
         crf_reduction: negative log-likelihood averaged ("mean") or summed ("sum") over the posts of a batch.
+        cross_view_weight: above 0, posts are read twice while training, the second time without context, picture and
+            neighbours, so that one model is good with and without them; see `cross_view_loss` of the taggers.
         constrain_bio: forbid illegal BIO transitions when decoding (never in training: gold data contain some).
         finetune_text, finetune_cnn: train the text encoder, the image encoder; a frozen image encoder runs without
             gradients.
@@ -96,6 +108,7 @@ class MultimodalNerConfig(PreTrainedConfig):
     label_decoder: Literal["crf", "softmax"] = "crf"
     subword_labels: Literal["first", "x"] = "first"
     crf_reduction: Literal["mean", "sum"] = "mean"
+    cross_view_weight: float | int = weight(0.0)
     constrain_bio: bool = False
     finetune_text: bool = True
     finetune_cnn: bool = True

@@ -137,18 +137,22 @@ class LinearChainCrf(LabelDecoder):
         """
         return viterbi(self._checked(emissions, mask=mask), mask.bool(), *self._scores(transition_penalty))
 
-    @torch.no_grad()
-    def marginals(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def marginals(self, emissions: torch.Tensor, mask: torch.Tensor, differentiable: bool = False) -> torch.Tensor:
         """Posterior probability of every label of every word.
 
         Args:
             emissions: [B, w, L].
             mask: [B, w] bool.
+            differentiable: whether they have a gradient.
 
         Returns:
-            [B, w, L] float32, sums to 1 over the labels of a word; 0 where the mask is false. Has no gradient itself.
+            [B, w, L] float32, sums to 1 over the labels of a word; 0 where the mask is false.
         """
-        return forward_backward(self._checked(emissions, mask=mask), mask.bool(), *self._scores())[1]
+        arguments = self._checked(emissions, mask=mask), mask.bool(), *self._scores()
+        if differentiable:  # the operator is not, but its steps are
+            return _forward_backward(*arguments)[1]
+        with torch.no_grad():
+            return forward_backward(*arguments)[1]
 
     def path_probability(
         self, emissions: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, required: torch.Tensor
@@ -204,10 +208,11 @@ class SoftmaxDecoder(LabelDecoder):
         start, transitions = _penalised(none, none.expand(self.num_tags, -1), transition_penalty)
         return viterbi(emissions, mask.bool(), start, transitions, none)
 
-    @torch.no_grad()
-    def marginals(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def marginals(self, emissions: torch.Tensor, mask: torch.Tensor, differentiable: bool = False) -> torch.Tensor:
         """Probability [B, w, L] of every label of every word; 0 where the mask is false."""
-        return _at_least_float32(emissions).softmax(-1).masked_fill(~mask.bool()[..., None], 0)
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            mask = mask.bool()[..., None]
+            return _at_least_float32(emissions).masked_fill(~mask, 0).softmax(-1).masked_fill(~mask, 0)
 
     def path_probability(
         self, emissions: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, required: torch.Tensor
@@ -321,14 +326,14 @@ def _forward_backward(
     exp(-200) of what stays.
 
     Returns:
-        Log partition [B]; marginals [B, w, L]; and, all [L + 1, s - 1, B], the paths up to each step but the last, and
-        those from the next step on: summed over the steps, left × right × exp(transitions) is how often each
-        transition is expected.
+        Log partition [B], which has no gradient; marginals [B, w, L], which have theirs; and, all [L + 1, s - 1, B],
+        the paths up to each step but the last, and those from the next step on: summed over the steps, left × right ×
+        exp(transitions) is how often each transition is expected.
     """
     device = torch.device("cpu") if emissions.device.type == "mps" else emissions.device  # which has no float64
     scores, steps = _step_by_step(emissions.to(device), mask.to(device))  # [s, L + 1, B], [B, w]
     scores = scores.double()
-    highest = scores.amax(1, keepdim=True)  # [s, 1, B]
+    highest = scores.detach().amax(1, keepdim=True)  # [s, 1, B]
     weights = (scores - highest).exp()
     factors = _with_padding(start, transitions, end).to(scores).exp()  # [L + 1, L + 1]
 
@@ -342,7 +347,7 @@ def _forward_backward(
         state = torch.mm(both_factors, state).mul_(weight)
         if len(states) % STEPS_PER_SCALE == 0:
             halves = state.view(2, len(factors), -1)
-            scales.append(halves.amax(1, keepdim=True).clamp_(min=TINY))  # [2, 1, B]
+            scales.append(halves.detach().amax(1, keepdim=True).clamp_(min=TINY))  # [2, 1, B], any number would do
             halves.div_(scales[-1])
         states.append(state)
     left, right = torch.stack(states, dim=1).chunk(2)  # [L + 1, s, B]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from .batching import own_pieces
 from .labels import entity_spans
 
 
@@ -79,7 +80,7 @@ def decode(model: PreTrainedModel, features: Mapping[str, torch.Tensor]) -> Deco
     word_starts = features["word_starts"]
     if model.config.subword_labels == "x":
         step_of_word = features.pop("word_starts")
-        mask = features["attention_mask"].bool()
+        mask = own_pieces(features["attention_mask"].bool(), features.get("context_mask"))
     else:
         mask = word_starts >= 0
         step_of_word = torch.arange(word_starts.shape[1], device=word_starts.device).where(mask, -1)

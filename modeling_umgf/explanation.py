@@ -28,7 +28,8 @@ class Explanation:
         text: the text; of words, " ".join(words).
         words: its words.
         picture: the picture, or None.
-        nodes: the visual nodes: {"kind", "title", …}, such as {"kind": "objects", "title": "object", "box", …}.
+        nodes: the visual nodes: {"kind", "title", …}, such as {"kind": "objects", "title": "object", "box", …}; and the
+            context that was read after the post, {"kind": "context", "title", "text"}.
         entities: for each entity `entity_group`, `score`, `word`, `start`, `end` as from the pipeline, `words` (first,
             after), and `nodes`, the most influential first: {"node": its number in `nodes`, "weight": how much the
             entity's words take of it, 0..1 (None where the model has no such gate), "score_without": the score of the
@@ -108,11 +109,12 @@ def explain(
         text: the post; or
         words: its words.
         image: the picture: path, URL, bytes, PIL picture or array; None = no picture.
-        columns: whatever else the processor reads (objects, neighbors_inter, …) or calls (grounder, labeler).
+        columns: whatever else the processor reads (objects, neighbors_inter, caption, …) or calls (grounder, labeler,
+            captioner).
 
     Returns:
-        The entities that the pipeline finds, each with all visual nodes. A node is left out by its mask, and the score
-        of the labels that the entity was given is computed again.
+        The entities that the pipeline finds, each with all visual nodes and the context. Each of these is left out by
+        its mask, and the score of the labels that the entity was given is computed again.
 
     Raises:
         ValueError: the post cannot be read.
@@ -125,6 +127,9 @@ def explain(
         return explanation
     features = processor.batch([post]).to(model.device)
     places = []  # (mask, position) of each node
+    if "context_mask" in features:
+        places.append(("context_mask", None))
+        explanation.nodes.append({"kind": "context", "title": "context", "text": " ".join(post.context)})
     for name, kind in processor.node_kinds.items():
         if kind.mask in features:
             for position in torch.where(features[kind.mask][0])[0].tolist():
@@ -156,11 +161,21 @@ def _describe_node(post, name: str, kind: NodeKind, position: int) -> dict[str, 
     return node
 
 
-def leave_out(features: Mapping[str, torch.Tensor], places: Sequence[tuple[str, int]]) -> dict[str, torch.Tensor]:
-    """Repeat a batch of one: first as it is, then without each of the nodes (mask, position) in turn."""
+def leave_out(
+    features: Mapping[str, torch.Tensor], places: Sequence[tuple[str, int | None]]
+) -> dict[str, torch.Tensor]:
+    """Repeat a batch of one: first as it is, then without each of the nodes (mask, position), or the context, in turn.
+
+    Args:
+        features: the batch.
+        places: of the nodes; of the context ("context_mask", None).
+    """
     repeated = {name: tensor.repeat_interleave(len(places) + 1, dim=0) for name, tensor in features.items()}
     for row, (mask, position) in enumerate(places, start=1):
-        repeated[mask][row, position] = False
+        if position is None:
+            repeated["attention_mask"][row, features[mask][0]] = False
+        else:
+            repeated[mask][row, position] = False
     return repeated
 
 

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
 )
 from transformers.utils import logging
 
@@ -29,7 +30,7 @@ from .configuration_bilstm import BilstmConfig
 from .image_encoder import image_half
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .other_labels import with_labels
-from .processing_multimodal_ner import MultimodalNerProcessor
+from .processing_multimodal_ner import MultimodalNerProcessor, checked_context, context_words
 from .systems import System, system, systems, text_only_twin
 from .tokenization_bilstm import train_word_tokenizer
 from .tokenizer_from_scratch import train_tokenizer
@@ -101,6 +102,12 @@ class ModelArguments:
         model_type = self.model_type or next(iter(systems()))
         return text_only_twin(model_type) if self.text_only else system(model_type)
 
+    def context(self) -> list[str]:
+        """Columns of the data that the processor will read after the post: as it is told, else as it was trained."""
+        if "context" in (self.processor_overrides or {}):
+            return checked_context(self.processor_overrides["context"])
+        return trained_context(self.model_name_or_path) if self.model_name_or_path else []
+
 
 def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedModel, MultimodalNerProcessor]:
     """Make the model and its processor: a trained one, one on pretrained encoders, or one from scratch.
@@ -116,6 +123,7 @@ def build(arguments: ModelArguments, splits: DatasetDict) -> tuple[PreTrainedMod
     make = build_trained if arguments.model_name_or_path else build_new
     model, processor = make(arguments, labels, splits)
     check_pictures_can_be_read(model, processor, splits)
+    check_context(processor, splits)
     return model, processor
 
 
@@ -169,8 +177,10 @@ def build_new(
     processor_settings = dict(arguments.processor_overrides or {})
     visual = [name for name in OF_PICTURES if getattr(arguments, name)]
     if arguments.text_only:
-        config = settings_of_twin(config, [*processor_settings, *visual], chosen)
-        processor_settings = {}
+        of_twin = inspect.signature(chosen.processor.__init__).parameters
+        others = [name for name in processor_settings if name not in of_twin]
+        config = settings_of_twin(config, [*others, *visual], chosen)
+        processor_settings = {name: value for name, value in processor_settings.items() if name in of_twin}
     elif visual and not chosen.reads_pictures:
         raise ValueError(f"--{', --'.join(visual)}: {chosen.config.title} reads no pictures; leave this out.")
     for name in chosen.processor.needs:
@@ -187,16 +197,14 @@ def build_new(
         raise ValueError("--image_size: there is no image encoder; give --vision_model or --vision_config.")
     if "object_features" in chosen.processor.columns and not has_encoder and (width := feature_width(splits)):
         config.setdefault("object_feature_size", width)
-    tokenizer, text = text_encoder(arguments, splits["train"])
+    tokenizer, text = text_encoder(arguments, splits["train"], processor_settings.get("context", ()))
 
     def make(**settings: Any) -> PreTrainedModel:
         own_labels = labels_of_model(labels, settings.get("subword_labels"))
         return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
 
     model = make(**config)
-    tokenizer.model_max_length = min(
-        tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
-    )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions_of(model.base_model.text_model))
     parts = {"tokenizer": tokenizer}
     if chosen.reads_pictures:
         parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
@@ -212,18 +220,32 @@ def build_new(
     return model, processor
 
 
-def text_encoder(arguments: ModelArguments, posts: Dataset) -> tuple[PreTrainedTokenizerFast, str | dict[str, Any]]:
-    """The tokenizer, and the id, folder or configuration of the text encoder."""
+def positions_of(text_model: PreTrainedModel) -> int:
+    """How many pieces a text encoder reads at most; those that count positions from the padding on have fewer."""
+    positions = getattr(text_model.config, "max_position_embeddings", 512)
+    for name, module in text_model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions = min(positions, module.num_embeddings - module.padding_idx - 1)
+    return positions
+
+
+def text_encoder(
+    arguments: ModelArguments, posts: Dataset, context: Sequence[str] = ()
+) -> tuple[PreTrainedTokenizerFast, str | dict[str, Any]]:
+    """The tokenizer, which learns from posts and their context, and the id, folder or configuration of the encoder."""
     if arguments.text_model:
         return AutoTokenizer.from_pretrained(arguments.text_model, add_prefix_space=True), arguments.text_model
     text = dict(arguments.text_config)
+    columns = [name for name in context if name in posts.column_names]
+    contexts = (context_words(post, columns) for post in posts.select_columns(columns)) if columns else ()
+    sentences = [*posts["tokens"], *contexts]
     limit = text.get("max_position_embeddings", 512)
     try:
         if text.get("model_type") == BilstmConfig.model_type:  # it reads whole words
             reads_characters = text.get("characters", "none") != "none"
-            tokenizer = train_word_tokenizer(posts["tokens"], limit, characters=reads_characters)
+            tokenizer = train_word_tokenizer(sentences, limit, characters=reads_characters)
         else:
-            tokenizer = train_tokenizer(posts["tokens"], limit, text.get("vocab_size"))
+            tokenizer = train_tokenizer(sentences, limit, text.get("vocab_size"))
     except ValueError as error:
         raise ValueError(f"--text_config: {error}") from error
     text["vocab_size"] = len(tokenizer)
@@ -355,8 +377,43 @@ def load_trained(
     changed |= processor_overrides or {}
     if changed:
         parameters = list(inspect.signature(type(processor).__init__).parameters)[1:]
+        sources = processor.column_sources
         processor = make_processor(type(processor), {own: getattr(processor, own) for own in parameters} | changed)
+        processor.column_sources = sources
     return model, processor
+
+
+def trained_context(name: str) -> list[str]:
+    """Columns that a trained model, of an id or in a folder, reads after the post."""
+    settings, _ = ProcessorMixin.get_processor_dict(name)
+    return settings.get("context", [])
+
+
+def check_context(processor: MultimodalNerProcessor, splits: DatasetDict) -> None:
+    """Look for the columns of the context in the data, and say how many posts have none.
+
+    Raises:
+        ValueError: a column is in no split, and cannot be found for its posts; or holds something else than text.
+    """
+    known = {column for split in splits.values() for column in split.column_names}
+    columns = [name for name in processor.context if name in known]
+    for name in processor.context:
+        made = processor.column_sources.get(name, "given") != "given" and processor.reads_pictures
+        if name not in known and not made:
+            raise ValueError(
+                f"The model reads the context {name!r}, a column that no split has; they have "
+                f"{', '.join(sorted(known))}. Add it to the data, or name others: --processor_overrides "
+                '\'{"context": ["caption"]}\'.'
+            )
+    if columns != list(processor.context):
+        return
+    without = {}
+    for name, split in splits.items():
+        texts = split.select_columns(columns) if columns else ()
+        without[name] = sum(not processor.context_words(post) for post in texts)
+    if any(without.values()):
+        counts = ", ".join(f"{count:,} of {len(splits[name]):,} in {name}" for name, count in without.items())
+        logger.warning(f"Posts without a context ({', '.join(columns)}), which are read alone: {counts}.")
 
 
 def make_processor(processor_class: type, settings: dict[str, Any]) -> MultimodalNerProcessor:

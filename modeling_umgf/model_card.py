@@ -58,7 +58,7 @@ HYPER_PARAMETERS = (
     "seed",
 )
 NOT_SETTINGS = {"text_config", "vision_config", "id2label", "label2id", "auto_map", "architectures", "dtype"}
-SHARED_FACTS = ("model_type", "text_encoder", "image_encoder", "dataset", "label_version", "model_settings")
+SHARED_FACTS = ("model_type", "text_encoder", "image_encoder", "dataset", "label_version", "model_settings", "context")
 COUNTS = ("posts", "words", "pictures", "entities")
 METRICS = ("precision", "recall", "f1")
 VARIANTS = {
@@ -149,6 +149,7 @@ def describe_run(
         "system": describe_system(type(config)),
         "reads_pictures": trainer.processing_class.reads_pictures,
         "reads_objects": "objects" in trainer.processing_class.columns,
+        "context": list(trainer.processing_class.context),
         "notes": trainer.processing_class.describe(),
         "started_from": _hub_id(config._name_or_path),
         "entity_types": entity_types(config.label2id),
@@ -261,6 +262,8 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
         system=first["system"],
         base_models=base_models,
         which_posts=_which_posts(first),
+        example_of_context="".join(f', "{name}": "a woman on a stage"' for name in first.get("context", ())),
+        texts=_which_texts(first),
         data_with_pictures=any(counts["pictures"] for counts in first["splits"].values()),
         results_text=_results_text(runs),
         splits_table=_splits_table(first["splits"]),
@@ -270,8 +273,10 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
 
 def _check_same_but_seed(first: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     for name in SHARED_FACTS:
-        if run[name] != first[name]:
-            raise CardError(f"These runs differ in {name} ({first[name]} and {run[name]}): they don't share a card.")
+        if run.get(name) != first.get(name):
+            raise CardError(
+                f"These runs differ in {name} ({first.get(name)} and {run.get(name)}): they don't share a card."
+            )
     if _evaluated(run) != _evaluated(first):
         raise CardError(
             f"These runs were tested differently ({', '.join(_evaluated(first)) or 'not at all'} and "
@@ -449,6 +454,13 @@ def _which_posts(run: Mapping[str, Any]) -> str:
     if not run["reads_pictures"]:
         return ""
     return " that may come with " + ("a picture" if run["image_encoder"] else "features of a picture")
+
+
+def _which_texts(run: Mapping[str, Any]) -> str:
+    """Which texts "text only" means, where they are more than the posts'."""
+    if not run.get("context"):
+        return ""
+    return f": that of the posts and of their columns {', '.join(f'`{name}`' for name in run['context'])}"
 
 
 def _is_new(encoder: str) -> bool:

@@ -17,6 +17,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
+from .batching import own_pieces, text_alone
 from .carried_code import carry_code
 from .configuration_multimodal_ner import MultimodalNerConfig
 from .decoders import LABEL_DECODERS, LinearChainCrf
@@ -25,6 +26,9 @@ from .labels import bio_transition_penalty
 from .pushed_card import add_card
 
 logger = logging.get_logger(__name__)
+
+SMALLEST_PROBABILITY = 1e-30
+"""Less is taken for this where a logarithm is needed."""
 
 
 @dataclass
@@ -73,16 +77,23 @@ class Pieces(NamedTuple):
     Args:
         states: [B, n, h].
         mask: [B, n] bool, real pieces.
-        word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a word.
+        word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece of the post is a word.
+        context: [B, n] bool, pieces of the context that is read after a post; None = there is none.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
     word_starts: torch.Tensor | None = None
+    context: torch.Tensor | None = None
+
+    @property
+    def own(self) -> torch.Tensor:
+        """The pieces of the posts alone, without their context: [B, n] bool."""
+        return own_pieces(self.mask, self.context)
 
     def words(self, states: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states [B, w, …] of the words among those of the pieces [B, n, …], and the real words [B, w]."""
-        return words_of(self.states if states is None else states, self.mask, self.word_starts)
+        return words_of(self.states if states is None else states, self.own, self.word_starts)
 
 
 class Regions(NamedTuple):
@@ -262,6 +273,7 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         word_starts: torch.LongTensor | None = None,
+        context_mask: torch.BoolTensor | None = None,
         output_gates: bool = False,
         **inputs,
     ) -> MultimodalNerModelOutput:
@@ -269,17 +281,19 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
 
         Args:
             input_ids, attention_mask: [B, n] pieces.
+            token_type_ids: [B, n] segments; passed over by a text encoder that knows no two.
             word_starts: [B, w] index of each word's first piece, -1 = padding; None = every piece is a word.
+            context_mask: [B, n] bool, pieces of the context; None = there is none.
             output_gates: return the gates.
             inputs: what `fuse` reads, such as `pixel_values`; the rest is for the text encoder, e.g. output_attentions.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        if token_type_ids is not None:
+        if token_type_ids is not None and getattr(self.config.text_config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_type_ids
         nodes = {name: inputs.pop(name) for name in self.fused_inputs() if name in inputs}
         text = self.encode_text(input_ids, attention_mask, **inputs)
-        words = self.fuse(Pieces(text.last_hidden_state, attention_mask.bool(), word_starts), **nodes)
+        words = self.fuse(Pieces(text.last_hidden_state, attention_mask.bool(), word_starts, context_mask), **nodes)
         return MultimodalNerModelOutput(
             last_hidden_state=words.states,
             word_mask=words.mask,
@@ -444,7 +458,11 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         emissions, auxiliary_loss = self.auxiliary_task(outputs, emissions, labels, labelled)
         loss = predictions = None
         if labels is not None:
-            loss = (self.label_decoder.loss(emissions, labels, labelled) + auxiliary_loss).sum()
+            losses = self.label_decoder.loss(emissions, labels, labelled) + auxiliary_loss  # [B]
+            if self.training and self.config.cross_view_weight:
+                text = {"input_ids": input_ids, "attention_mask": attention_mask, "word_starts": starts}
+                losses = losses + self.cross_view_loss(emissions, labels, labelled, text | inputs)
+            loss = losses.sum()
             if self.config.crf_reduction == "mean":
                 loss = loss / labelled.any(1).sum().clamp(min=1)
         if return_predictions or (return_predictions is None and not self.training):
@@ -466,6 +484,39 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
             attentions=outputs.attentions,
             gates=gates,
         )
+
+    def cross_view_loss(
+        self, emissions: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> torch.Tensor | float:
+        """Read the posts a second time, without context, picture and neighbours (Wang et al., NAACL 2022).
+
+        Args:
+            emissions: [B, w, labels] of the first time.
+            labels: [B, w] gold label ids.
+            labelled: [B, w] which of them are real.
+            inputs: what was read the first time.
+
+        Returns:
+            For each post [B], 0 where there is nothing to leave out: the negative log-likelihood of its labels at the
+            second reading, and `cross_view_weight` times KL(p || q), summed over its words, of the marginals p of the
+            first reading and q of the second. p is the teacher, and has no gradient: who sees more is not to learn from
+            who sees less. In this direction q must be likely wherever p is, so that the second reading learns to doubt
+            what only the picture can tell, instead of choosing one of the possible labels.
+        """
+        view = text_alone(inputs, self.model.fused_inputs())
+        if view is None:
+            return 0.0
+        post, lost = view
+        outputs = self.model(**post)
+        alone = self.classifier(self.dropout(outputs.last_hidden_state)).float()  # [B, w, labels]
+        alone, _ = self.auxiliary_task(outputs, alone, None, None)
+        steps = alone.shape[1]  # of pieces there may be fewer
+        labels, labelled = labels[:, :steps], labelled[:, :steps]
+        p = self.label_decoder.marginals(emissions[:, :steps], labelled)  # [B, w, labels]
+        q = self.label_decoder.marginals(alone, labelled, differentiable=True).clamp(min=SMALLEST_PROBABILITY)
+        divergence = (torch.xlogy(p, p) - p * q.log()).sum((1, 2))  # [B]
+        likelihood = self.label_decoder.loss(alone, labels, labelled)
+        return (likelihood + self.config.cross_view_weight * divergence) * lost
 
     def auxiliary_task(
         self,

@@ -46,7 +46,13 @@ class RpbertModel(MultimodalNerModel):
         return BaseModelOutput(last_hidden_state=self.embed_pieces(input_ids))
 
     def fuse(
-        self, text: Pieces, pixel_values=None, object_features=None, object_mask=None, picture_adds=None
+        self,
+        text: Pieces,
+        pixel_values=None,
+        object_features=None,
+        object_mask=None,
+        picture_adds=None,
+        token_type_ids=None,
     ) -> WordStates:
         """Judge the picture, then read the text with as much of it as it adds.
 
@@ -56,15 +62,16 @@ class RpbertModel(MultimodalNerModel):
             object_features: [B, m, F] features of their regions.
             object_mask: [B, m] which are there; None = all.
             picture_adds: [B] 1 = the picture adds to the text, 0 = it doesn't, -100 = unknown.
+            token_type_ids: [B, n] segments of the pieces; the regions belong to the second one.
         """
         E = text.states
         regions = self.encode_regions(E, pixel_values, object_features, object_mask).at_least_one()
         V, mask = self.projection(regions.states), regions.mask  # [B, v, e], [B, v]
 
         cls = text.mask.long().argmax(1, keepdim=True)  # [B, 1], the first piece
-        relation = self.relation(take(self.encode(E, text.mask, V, mask), cls))[:, 0]  # [B, 2]
+        relation = self.relation(take(self.encode(text, V, mask, token_type_ids), cls))[:, 0]  # [B, 2]
         r = relation.softmax(-1)[:, 1, None, None]  # [B, 1, 1]
-        H = self.encode(E, text.mask, r * V, mask)  # [B, n, h]
+        H = self.encode(text, r * V, mask, token_type_ids)  # [B, n, h]
 
         x, word_mask = text.words(H)  # [B, w, h], [B, w]
         for lstm in self.lstms:
@@ -76,33 +83,47 @@ class RpbertModel(MultimodalNerModel):
             auxiliary = {"relation_loss": cross_entropy(relation.float(), known, reduction="none")}
         return WordStates(x, word_mask, {"objects": gates}, auxiliary)
 
-    def encode(self, E: torch.Tensor, text_mask: torch.Tensor, V: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Run the text encoder on the real pieces among E [B, n, e] followed by the real regions among V [B, v, e].
+    def encode(
+        self, text: Pieces, V: torch.Tensor, mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run the text encoder on the real pieces of a text followed by the real regions among V [B, v, e].
+
+        Where there are not enough positions for all, the end of the context is not read.
 
         Returns:
             The states of the pieces [B, n, h].
 
         Raises:
-            ValueError: pieces and regions are more than the text encoder has positions.
+            ValueError: pieces of the post and regions are more than the text encoder has positions.
         """
+        E = text.states
         n, v = E.shape[1], V.shape[1]
         positions = getattr(self.config.text_config, "max_position_embeddings", None) or n + v
-        if n + v > positions:
-            raise ValueError(
-                f"{n} pieces and {v} regions of the picture are more than the {positions} positions of the text "
-                f"encoder: cut the posts, max_length={positions - v}, or take an image encoder with fewer regions."
-            )
+        room = positions - v
+        text_mask = text.mask
+        if n > room:
+            longest = int(text.own.sum(1).max())
+            if longest > room:
+                raise ValueError(
+                    f"{longest} pieces and {v} regions of the picture are more than the {positions} positions of the "
+                    f"text encoder: cut the posts, max_length={room}, or take an image encoder with fewer regions."
+                )
+            text_mask = text_mask & ((text_mask.cumsum(1) <= room) | text.own)
         is_real = torch.cat([text_mask, mask], dim=1)  # [B, n + v]
         order = is_real.long().argsort(dim=1, descending=True, stable=True)  # [B, n + v], the real ones first
+        places = order.argsort(dim=1)[:, :n].clamp(max=positions - 1)  # [B, n], of the pieces
+        order = order[:, :positions]
         segments = {}
         if getattr(self.config.text_config, "type_vocab_size", 0) > 1:
-            segments["token_type_ids"] = (order >= n).long()
+            types = torch.zeros_like(text_mask, dtype=torch.long) if token_type_ids is None else token_type_ids
+            types = torch.cat([types, torch.ones_like(mask, dtype=torch.long)], dim=1)  # [B, n + v]
+            segments["token_type_ids"] = types.gather(1, order)
         H = self.text_model(
             inputs_embeds=take(torch.cat([E, V], dim=1), order),
             attention_mask=is_real.gather(1, order).long(),
             **segments,
         ).last_hidden_state
-        return take(H, order.argsort(dim=1)[:, :n])
+        return take(H, places)
 
 
 class RpbertForTokenClassification(MultimodalNerForTokenClassification):

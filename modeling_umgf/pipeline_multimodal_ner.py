@@ -1,8 +1,10 @@
 """The pipeline "multimodal-ner": a post, or many, in; entities with exact character offsets out."""
 
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -15,7 +17,7 @@ from transformers.utils import logging
 from .batching import SortedWindows
 from .decoding import decode
 from .pictures import UnreadablePicture, open_picture
-from .processing_multimodal_ner import NodeKind, PreparedPost, _one_picture, read_words
+from .processing_multimodal_ner import DESCRIBERS_OF_CONTEXT, NodeKind, PreparedPost, _one_picture, read_words
 
 logger = logging.get_logger(__name__)
 
@@ -39,6 +41,7 @@ class MultimodalNerPipeline(Pipeline):
     An input is a string or a dict with
         text, or words (also called tokens): the post, raw or as a list of words;
         image (optional): path, URL, bytes, PIL picture or array; None = no picture;
+        caption, object_labels, context, …: texts that a model with such a `context` reads after the post (optional);
         objects and the other columns that the processor reads (optional), see the processor.
     A list of inputs gives a list of results; a generator, a torch or a datasets Dataset gives an iterator over results.
     Results come in the order of the inputs and do not depend on the batch size. An input that cannot be tagged gives
@@ -56,7 +59,8 @@ class MultimodalNerPipeline(Pipeline):
                     "relation", "weight"}, most important first; the weight is how much of it is taken.
             "none": one dict a word, also for label O: entity (label), score (the label's marginal probability), index,
                 word, start, end. A word beyond the text encoder's limit has label O and score 0.
-        grounder, labeler: find the objects of pictures, or name them, where the input does not; see the processor.
+        grounder, labeler, captioner: find the objects of pictures, name them, or describe the pictures, where the input
+            does not; see the processor.
         timeout: seconds to wait for a picture's URL; default: no limit.
         batch_size: posts that the model sees at once (default 1); posts of like size are put together.
         num_workers: processes that open pictures and make crops (default 0: this one).
@@ -88,20 +92,23 @@ class MultimodalNerPipeline(Pipeline):
     @property
     def input_columns(self) -> set[str]:
         """Keys of an input that are read; others are ignored, with a warning."""
-        return {"text", "words", "tokens", *self.processor.columns}
+        described = {"image"} if self.processor.describers else set()
+        return {"text", "words", "tokens", *self.processor.columns, *described}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with the code of both and of this pipeline."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
-    def _sanitize_parameters(self, aggregation_strategy=None, grounder=None, labeler=None, timeout=None):
+    def _sanitize_parameters(
+        self, aggregation_strategy=None, grounder=None, labeler=None, captioner=None, timeout=None
+    ):
         if aggregation_strategy not in (None, "none", "simple"):
             raise ValueError(
                 f"aggregation_strategy={aggregation_strategy!r}: use 'simple' (entities) or 'none' (words). The others "
                 "reconcile the labels of a word's pieces, but here the CRF labels whole words."
             )
-        given = {"grounder": grounder, "labeler": labeler, "timeout": timeout}
+        given = {"grounder": grounder, "labeler": labeler, "captioner": captioner, "timeout": timeout}
         given = {name: value for name, value in given.items() if value is not None}
         for name in given.keys() - {"timeout", *self.processor.describers}:
             raise ValueError(f"{name}: {type(self.processor).__name__} calls none; leave it out.")
@@ -116,19 +123,22 @@ class MultimodalNerPipeline(Pipeline):
         Raises:
             ValueError: there is no text, or no readable picture, or something else in the input is wrong.
         """
-        given, prepared = self.read_text(post)
+        given, prepared = self.read_text(post, timeout, **describers)
         self.processor.add_pieces([prepared], self.options["text_kwargs"])
         return self.add_nodes(given, prepared, timeout, **describers)
 
-    def read_text(self, post: Any) -> ReadPost:
-        """Read the words of one input; see `preprocess`."""
+    def read_text(self, post: Any, timeout: float | None = None, **describers: Callable) -> ReadPost:
+        """Read the words of one input, and those of its context; see `preprocess`."""
         given = {"text": post} if isinstance(post, str) else post
         if not isinstance(given, Mapping):
             raise ValueError(f'a post is a string or {{"text": …, "image": …}}, not {type(post).__name__}')
         unread = given.keys() - self.input_columns - {"id", "ner_tags"}
         if unread := sorted(str(name) for name in unread if given[name] is not None):
-            logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.")
-        return given, PreparedPost(*read_words(given))
+            logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.{_how_to_read(unread)}")
+        if self.processor.context_to_find(given, describers):
+            given = {**given, "image": _fetch(given["image"], timeout)}
+            (given,) = self.processor.find_context([given], **describers)
+        return given, PreparedPost(*read_words(given), context=self.processor.context_words(given))
 
     def add_nodes(
         self, given: Mapping[str, Any], prepared: PreparedPost, timeout: float | None = None, **describers: Callable
@@ -138,14 +148,15 @@ class MultimodalNerPipeline(Pipeline):
             given = {**given, "image": _fetch(given.get("image"), timeout)}
             source = _one_picture(given["image"])
             prepared.picture = None if source is None else open_picture(source)
+        describers = self.processor.describers_of_nodes(describers)
         self.processor.add_nodes([prepared], [given], self.options["images_kwargs"], **describers)
         return prepared
 
     # Many inputs: first the texts of a window, then batch by batch the rest
 
-    def read_window(self, posts: Sequence[Any]) -> list[ReadPost]:
+    def read_window(self, posts: Sequence[Any], **parameters: Any) -> list[ReadPost]:
         """Read the texts of inputs and tokenise them together; what cannot be read has its error for a post."""
-        read = [_or_error(self.read_text, post) for post in posts]
+        read = [_or_error(self.read_text, post, **parameters) for post in posts]
         read = [(None, post) if isinstance(post, dict) else post for post in read]
         whole = {i: post for i, (given, post) in enumerate(read) if given is not None}
         options = self.options["text_kwargs"]
@@ -172,7 +183,8 @@ class MultimodalNerPipeline(Pipeline):
         if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):  # all are there: nobody waits for a window
             inputs = map(inputs.__getitem__, range(len(inputs)))
             first = window
-        batches = SortedWindows(inputs, batch_size, first, window, _size, self.read_window)
+        read_window = partial(self.read_window, **preprocess_params)
+        batches = SortedWindows(inputs, batch_size, first, window, _size, read_window)
         texts = deque()  # of the batches under way
 
         def without_pieces():  # which no worker needs
@@ -275,6 +287,14 @@ def node_weights(gate: torch.Tensor, span: tuple[int, int, str]) -> Sequence[flo
 def shown(node: Mapping[str, Any], kind: NodeKind) -> dict[str, Any]:
     """What a result repeats of a node."""
     return {name: node[name] for name in kind.shown if node.get(name) is not None}
+
+
+def _how_to_read(unread: Sequence[str]) -> str:
+    """What must be done so that the context among some keys is read."""
+    if texts := [name for name in unread if name in ("context", *DESCRIBERS_OF_CONTEXT.values())]:
+        setting = f'{{"context": {json.dumps(texts)}}}'
+        return f" A model reads such texts that was trained with them: --processor_overrides '{setting}'."
+    return ""
 
 
 def _fetch(source: Any, timeout: float | None) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
-from transformers.tokenization_utils_base import LARGE_INTEGER
+from transformers.tokenization_utils_base import LARGE_INTEGER, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .batching import stack
@@ -26,6 +26,12 @@ from .tokenization_bilstm import character_ids
 logger = logging.get_logger(__name__)
 
 TEXT_OPTIONS = ("padding", "max_length", "truncation", "padding_side", "pad_to_multiple_of", "return_tensors")
+
+NO_CONTEXT = {"id", "text", "words", "tokens", "ner_tags", "labels", "image"}
+"""Columns that are something else than text that could be read as context."""
+
+DESCRIBERS_OF_CONTEXT = {"captioner": "caption", "labeler": "object_labels"}
+"""What finds columns of a context in pictures, and the column that each finds."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class PreparedPost:
         picture: the opened picture, or None.
         nodes: for each kind of node the nodes, as dicts, in the order of the tensors.
         features: the tensors that a model reads, by their names in a batch, without the dimension of the batch.
+        context: words that are read after the post, as a second segment.
     """
 
     text: str
@@ -65,6 +72,7 @@ class PreparedPost:
     picture: Image.Image | None = None
     nodes: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+    context: list[str] = field(default_factory=list)
 
     @property
     def tokens(self) -> list[str]:
@@ -77,7 +85,16 @@ class MultimodalNerProcessor(ProcessorMixin):
 
     A subclass names the `columns` that it reads besides words and labels, the kinds of its nodes and the describers
     that it can call. One that reads the column `image` has each picture as one node, unless it says otherwise in
-    `add_nodes`; one that does not never opens a picture.
+    `add_nodes`; one that does not never opens a picture, unless it must be described for the context.
+
+    Args:
+        parts: image processor and tokenizer, or the tokenizer alone.
+        context: columns of texts (a string, or a list of strings) that are read after the post, in this order, as a
+            second segment: `caption`, `object_labels`, any other. They are cut to what the post leaves of the text
+            encoder's limit. A post without any is read as it is.
+
+    Raises:
+        ValueError: the context is no list of such columns.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
@@ -86,6 +103,17 @@ class MultimodalNerProcessor(ProcessorMixin):
     needs: ClassVar[tuple[str, ...]] = ()  # settings that are only left out on purpose when a model is trained
     text_kwargs: ClassVar[dict[str, Any]] = {"padding": True, "truncation": True}
     column_sources: Mapping[str, Any] = {}  # how columns of the training data were made, see `remember_sources`
+
+    def __init__(self, *parts: Any, context: Sequence[str] = ()):
+        self.context = checked_context(context)
+        self.columns = tuple(dict.fromkeys([*type(self).columns, *self.context]))
+        self.describers = dict(type(self).describers) | self.context_describers
+        super().__init__(*parts)
+
+    @property
+    def context_describers(self) -> dict[str, str]:
+        """What finds columns of the context that posts lack, and the column that each finds."""
+        return {name: column for name, column in DESCRIBERS_OF_CONTEXT.items() if column in self.context}
 
     @property
     def reads_pictures(self) -> bool:
@@ -96,6 +124,7 @@ class MultimodalNerProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Names of the tensors of a batch of posts with pictures."""
         names = ["input_ids", "attention_mask", "word_starts", *self.text_inputs([])]
+        names += ["token_type_ids", "context_mask"] if self.context else []
         return [*names, "pixel_values", "object_mask"] if self.reads_pictures else names
 
     def settings_for_model(self, config: PreTrainedConfig) -> dict[str, Any]:
@@ -111,12 +140,15 @@ class MultimodalNerProcessor(ProcessorMixin):
                 named, and not known from before, count as "given" with the data.
         """
         made = {name: dict(source) for name, source in (sources or {}).items() if name in columns}
-        given = {name: "given" for name in self.describers.values() if name in columns}
+        given = {name: "given" for name in (*self.describers.values(), *self.context) if name in columns}
         self.column_sources = given | dict(self.column_sources) | made
 
     def describe(self) -> list[str]:
         """Sentences for a card: how the columns of the training data were made."""
         sentences = []
+        if self.context:
+            names = ", ".join(f"`{name}`" for name in self.context)
+            sentences.append(f"After the words of a post it reads, as a second segment, its context: {names}.")
         for column, source in self.column_sources.items():
             how = "given with the data" if source == "given" else f"made with {json.dumps(source)}"
             sentences.append(f"The column `{column}` of the training data was {how}.")
@@ -149,8 +181,10 @@ class MultimodalNerProcessor(ProcessorMixin):
         return None
 
     def describer_class(self, name: str) -> type[Describer]:
-        """The class of a describer; to be implemented where there are `describers`."""
-        raise NotImplementedError(f"{type(self).__name__} has no {name}.")
+        """The class of a describer; to be overridden where there are other `describers`."""
+        from .descriptors import Captioner, ObjectLabeler  # here, so that only a search for them loads what they need
+
+        return {"captioner": Captioner, "labeler": ObjectLabeler}[name]
 
     # ------------------------------------------------------------------------------------------------- one call
 
@@ -238,20 +272,73 @@ class MultimodalNerProcessor(ProcessorMixin):
         """
         options = options or self._options({})
         prepared = []
+        posts = self.find_context(posts, **describers)
         for i, post in enumerate(posts):
             with naming_post(i, posts):
                 text, words = read_words(post)
                 source = _one_picture(post.get("image")) if self.reads_pictures else None
-                prepared.append(PreparedPost(text, words, None if source is None else open_picture(source)))
+                picture = None if source is None else open_picture(source)
+                prepared.append(PreparedPost(text, words, picture, context=self.context_words(post)))
         self.add_pieces(prepared, options["text_kwargs"])
-        self.add_nodes(prepared, posts, options["images_kwargs"], **describers)
+        self.add_nodes(prepared, posts, options["images_kwargs"], **self.describers_of_nodes(describers))
         return prepared
+
+    def context_words(self, post: Mapping[str, Any]) -> list[str]:
+        """The words of the context of a post; none where it has no context.
+
+        Raises:
+            ValueError: a column of the context is no text.
+        """
+        return context_words(post, self.context)
+
+    def describers_of_nodes(self, describers: Mapping[str, Callable]) -> dict[str, Callable]:
+        """Those of some describers that `add_nodes` takes; the others have found the context before."""
+        of_context = self.context_describers.keys() - type(self).describers.keys()
+        return {name: describer for name, describer in describers.items() if name not in of_context}
+
+    def context_to_find(self, post: Mapping[str, Any], describers: Mapping[str, Callable | None]) -> list[str]:
+        """Names of the describers that must look at the picture of a post for its context."""
+        if post.get("image") is None:
+            return []
+        lacking = [name for name, column in self.context_describers.items() if post.get(column) is None]
+        return [name for name in lacking if describers.get(name) or self.context_describers[name] not in post]
+
+    def find_context(
+        self, posts: Sequence[Mapping[str, Any]], **describers: Callable | None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Find the context of posts that have no such key as it was found for the training data, where that can be.
+
+        Args:
+            posts: as for `prepare`.
+            describers: functions of pictures that find what the posts don't bring; others than those are passed over.
+
+        Returns:
+            The posts, with what was found.
+        """
+        found = {i: dict(post) for i, post in enumerate(posts) if self.context_to_find(post, describers)}
+        pictures = {}
+        for name, column in self.context_describers.items():
+            asked = [i for i in found if name in self.context_to_find(posts[i], describers)]
+            describer = (describers.get(name) or self.own_describer(name)) if asked else None
+            if describer is None:
+                continue
+            for i in set(asked) - pictures.keys():
+                with naming_post(i, posts):
+                    source = _one_picture(posts[i]["image"])
+                    pictures[i] = None if source is None else open_picture(source)
+            seen = [i for i in asked if pictures[i] is not None]
+            described = describer([pictures[i] for i in seen]) if seen else []
+            for i, own in zip(seen, described, strict=True):
+                found[i][column] = own
+        for i, picture in pictures.items():
+            found[i]["image"] = picture if self.reads_pictures else None  # else nobody looks again
+        return [found.get(i, post) for i, post in enumerate(posts)] if found else posts
 
     def add_pieces(self, prepared: Sequence[PreparedPost], options: Mapping[str, Any]) -> None:
         """Give posts the tensors of their text: each word is tokenised by itself and has a first piece.
 
         Words that the tokenizer has no pieces for are unknown. Words beyond the limit of pieces have no first piece; a
-        warning says so.
+        warning says so. What the limit leaves is for the context.
 
         Args:
             prepared: the posts.
@@ -287,6 +374,54 @@ class MultimodalNerProcessor(ProcessorMixin):
                 "word_starts": torch.tensor(starts or [-1], dtype=torch.long),
             }
             post.features |= self.text_inputs([None if k is None else post.tokens[k] for k in word_ids])
+        if with_context := [post for post in prepared if post.context]:
+            segment = SecondSegment(self.tokenizer)
+            for post, own in zip(with_context, self._pieces([post.context for post in with_context]), strict=True):
+                self.add_second_segment(post.features, post.context, own, segment, limit)
+
+    def add_second_segment(
+        self,
+        text: dict[str, torch.Tensor],
+        words: Sequence[str],
+        pieces: tuple[list[int], list[int | None]],
+        segment: "SecondSegment",
+        limit: int | None,
+    ) -> None:
+        """Put a context behind a post as the tokenizer joins two texts, as far as the limit of pieces allows.
+
+        Args:
+            text: tensors of the text of the post, which are changed; without room for the context they stay.
+            words: those of the context.
+            pieces: ids of its pieces, and for each the number of its word.
+            segment: how the tokenizer joins two texts.
+            limit: pieces of both at most; None = there is no limit.
+        """
+        real = [(piece, word) for piece, word in zip(*pieces, strict=True) if word is not None]
+        own = len(text["input_ids"])
+        room = len(real) if limit is None else limit - own - len(segment.opening) - len(segment.closing)
+        if len(real) > room:
+            logger.warning_once(
+                f"Some contexts are longer than what their posts leave of the {limit} pieces that are read: their ends "
+                "are not read."
+            )
+            real = real[: max(room, 0)]
+        if not real:
+            return
+        ids = [*segment.opening, *(piece for piece, _ in real), *segment.closing]
+        before, behind = [None] * len(segment.opening), [None] * len(segment.closing)
+        added = self.text_inputs([*before, *(words[word] for _, word in real), *behind])
+        added["input_ids"] = torch.tensor(ids)
+        added["attention_mask"] = torch.ones(len(ids), dtype=torch.long)
+        added["context_mask"] = torch.ones(len(ids), dtype=torch.bool)
+        text["context_mask"] = torch.zeros(own, dtype=torch.bool)
+        if segment.types is not None:
+            opening, inside, closing = segment.types
+            types = [opening] * len(before) + [inside] * len(real) + [closing] * len(behind)
+            added["token_type_ids"] = torch.tensor(types)
+            text["token_type_ids"] = torch.zeros(own, dtype=torch.long)
+        place = own - segment.kept_last
+        for name, tensor in added.items():
+            text[name] = torch.cat([text[name][:place], tensor, text[name][place:]])
 
     def text_inputs(self, words: Sequence[str | None]) -> dict[str, torch.Tensor]:
         """Return what the text encoder reads of a post besides its pieces: the tensors [n, …] its tokenizer names.
@@ -303,7 +438,7 @@ class MultimodalNerProcessor(ProcessorMixin):
 
     def _pieces(self, words: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int | None]]]:
         """The ids of the pieces of each post, and for each piece the number of its word."""
-        rows = self.tokenizer(words, is_split_into_words=True, return_token_type_ids=False)
+        rows = self.tokenizer(words, is_split_into_words=True, return_token_type_ids=False, verbose=False)
         return [(ids, rows.word_ids(i)) for i, ids in enumerate(rows["input_ids"])]
 
     def batch(
@@ -459,6 +594,70 @@ class MultimodalNerProcessor(ProcessorMixin):
         crops = self.image_processor.crop(post.picture, [node["box"] for node in objects])
         pixels = self.image_processor(crops, **{**options, "return_tensors": "np"})["pixel_values"]
         post.features["pixel_values"] = torch.from_numpy(pixels)
+
+
+class SecondSegment:
+    """How a tokenizer joins a second text to a first one: [CLS] first [SEP] second [SEP], say.
+
+    Args:
+        tokenizer: any fast tokenizer.
+
+    Attributes:
+        opening, closing: ids of the special tokens that stand before and behind the second text, besides those that the
+            first has when it is alone.
+        kept_last: how many special tokens of the first text alone stand at the end of both.
+        types: segments of opening, second text and closing; None = the tokenizer tells no segments.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        word = ["a"]
+        alone = tokenizer(word, is_split_into_words=True)
+        both = tokenizer(word, word, is_split_into_words=True, return_token_type_ids=True)
+        ids, sequence, types = both["input_ids"], both.sequence_ids(), both["token_type_ids"]
+        begin, after = sequence.index(1), len(sequence) - sequence[::-1].index(1)  # the second text
+        between = range(len(sequence[:begin]) - sequence[:begin][::-1].index(0), begin)
+        own = alone["input_ids"][len(alone["input_ids"]) - alone.sequence_ids()[::-1].index(0) :]
+        shared = os.path.commonprefix([own, [ids[position] for position in between]])
+        self.kept_last = len(own) - len(shared)
+        opening = list(between)[len(shared) :]
+        closing = list(range(after, len(ids) - self.kept_last))
+        self.opening = [ids[position] for position in opening]
+        self.closing = [ids[position] for position in closing]
+        own_types = [types[position] for position in ((opening or [begin])[0], begin, (closing or [begin])[0])]
+        self.types = own_types if any(own_types) else None
+
+
+def checked_context(context: Any) -> list[str]:
+    """The setting `context` as a list of columns.
+
+    Raises:
+        ValueError: it is none, or names a column that is no text of its own.
+    """
+    is_list = isinstance(context, list | tuple)
+    if not is_list or not all(isinstance(name, str) and name for name in context):
+        raise ValueError(f'context={context!r}: give a list of columns of texts, such as ["caption"]; [] = none.')
+    if len(set(context)) < len(context):
+        raise ValueError(f"context={list(context)!r}: a column is named twice.")
+    if wrong := [name for name in context if name in NO_CONTEXT]:
+        raise ValueError(f"context={list(context)!r}: {wrong[0]} is no text besides the post; name others.")
+    return list(context)
+
+
+def context_words(post: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """The words of some columns of a post, one after the other: strings, or lists of strings, or None.
+
+    Raises:
+        ValueError: a column holds something else.
+    """
+    words = []
+    for name in columns:
+        text = post.get(name)
+        if isinstance(text, list | tuple) and all(isinstance(one, str) for one in text):
+            text = ", ".join(text)
+        if not isinstance(text, str | None):
+            raise ValueError(f"{name} must be text, a list of texts or None, to be read as context, not {text!r:.40}")
+        words += [word for word, _, _ in split_post(text or "")]
+    return words
 
 
 def whole_picture(picture: Image.Image | None) -> list[dict[str, Any]]:

@@ -25,16 +25,17 @@ class OcsgaProcessor(MultimodalNerProcessor):
         image_processor: cuts out and normalises the crops; default `MultimodalNerImageProcessor()`.
         tokenizer: any fast tokenizer.
         max_objects: the first so many objects of a post are read (the paper: 4).
+        context: columns of texts that are read after the post, see `MultimodalNerProcessor`.
     """
 
     columns = ("image", "objects", "object_features")
     node_kinds = {"objects": OBJECTS}
 
-    def __init__(self, image_processor=None, tokenizer=None, max_objects=4):
+    def __init__(self, image_processor=None, tokenizer=None, max_objects=4, context=()):
         if not isinstance(max_objects, int) or max_objects < 0:
             raise ValueError(f"max_objects={max_objects!r}: a whole number, at least 0.")
         self.max_objects = max_objects
-        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer)
+        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer, context=context)
 
     def add_nodes(
         self, prepared: Sequence[PreparedPost], posts: Sequence[Mapping[str, Any]], options: Mapping[str, Any]

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from .describer import Describer
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .processing_multimodal_ner import (
     OBJECTS,
@@ -44,6 +43,7 @@ class RgcnProcessor(MultimodalNerProcessor):
         tokenizer: any fast tokenizer.
         relation_index: a `RelationIndex`, or the folder or Hub id of one; None = no neighbours.
         k: neighbours of each relation.
+        context: columns of texts that are read after the post, see `MultimodalNerProcessor`.
     """
 
     columns = ("id", "image", "object_features", "object_labels", "neighbors_inter", "neighbors_intra")
@@ -59,10 +59,10 @@ class RgcnProcessor(MultimodalNerProcessor):
         ),
     }
 
-    def __init__(self, image_processor=None, tokenizer=None, relation_index=None, k=5):
+    def __init__(self, image_processor=None, tokenizer=None, relation_index=None, k=5, context=()):
         if not isinstance(k, int) or k < 0:
             raise ValueError(f"k={k!r}: the number of neighbours is a whole number, at least 0.")
-        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer)
+        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer, context=context)
         if isinstance(relation_index, str | os.PathLike):
             relation_index = RelationIndex.from_pretrained(relation_index)
         self.relation_index = relation_index
@@ -84,12 +84,6 @@ class RgcnProcessor(MultimodalNerProcessor):
         _, width = self.relation_index.feature_shape
         fits = width == (config.neighbor_feature_size or config.object_feature_size)
         return {} if fits else {"neighbor_feature_size": width}
-
-    def describer_class(self, name: str) -> type[Describer]:
-        """What names the objects of pictures."""
-        from .descriptors import ObjectLabeler  # here, so that only a search for labels loads what it needs
-
-        return ObjectLabeler
 
     def describe(self) -> list[str]:
         """Sentences for a card: whether there is a relation index."""

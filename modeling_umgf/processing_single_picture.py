@@ -12,10 +12,11 @@ class SinglePictureProcessor(MultimodalNerProcessor):
     Args:
         image_processor: resizes and normalises pictures; default `MultimodalNerImageProcessor()`.
         tokenizer: any fast tokenizer.
+        context: columns of texts that are read after the post, see `MultimodalNerProcessor`.
     """
 
     columns = ("image", "object_features")
     node_kinds = {"objects": OBJECTS}
 
-    def __init__(self, image_processor=None, tokenizer=None):
-        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer)
+    def __init__(self, image_processor=None, tokenizer=None, context=()):
+        super().__init__(image_processor or MultimodalNerImageProcessor(), tokenizer, context=context)

@@ -39,26 +39,27 @@ class UmgfProcessor(MultimodalNerProcessor):
             whatever objects are given, so that no detector is needed; or the whole picture as a "grid".
         max_objects: most visual nodes of a post; general objects come first, then the better score. Tiles and a grid
             are whole.
+        context: columns of texts that are read after the post, see `MultimodalNerProcessor`.
     """
 
     columns = ("image", "objects", "object_features")
     describers = {"grounder": "objects"}
     node_kinds = {"objects": OBJECTS}
 
-    def __init__(self, image_processor=None, tokenizer=None, visual_nodes="objects", max_objects=12):
+    def __init__(self, image_processor=None, tokenizer=None, visual_nodes="objects", max_objects=12, context=()):
         if visual_nodes not in ("objects", "general", "tiles", "grid"):
             raise ValueError(f"visual_nodes={visual_nodes!r}: choose objects, general, tiles or grid.")
         if not isinstance(max_objects, int) or max_objects < 0:
             raise ValueError(f"max_objects={max_objects!r}: a whole number, at least 0.")
         self.visual_nodes = visual_nodes
         self.max_objects = max_objects
-        super().__init__(image_processor or UmgfImageProcessor(), tokenizer)
+        super().__init__(image_processor or UmgfImageProcessor(), tokenizer, context=context)
 
     def describer_class(self, name: str) -> type[Describer]:
-        """What finds objects."""
+        """What finds objects, and the context."""
         from .grounding import Grounder  # here, so that only a search for objects loads what it needs
 
-        return Grounder
+        return Grounder if name == "grounder" else super().describer_class(name)
 
     @property
     def reads_objects(self) -> bool:

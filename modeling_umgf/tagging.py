@@ -65,6 +65,13 @@ class TaggerOptions:
             "for systems that look for pictures with the same objects; None: their names are not looked for."
         },
     )
+    captioner: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of an image-to-text model that describes the pictures of posts without "
+            "`caption`, for models that read captions as context; None: the one of the training data, if it is known."
+        },
+    )
     min_score: float = field(
         default=0.5, metadata={"help": "What the detector or the labeler finds below this score is no object."}
     )
@@ -93,8 +100,8 @@ class TagOptions(TaggerOptions):
         metadata={
             "positional": True,
             "help": "Posts as .jsonl, .parquet or .csv, with a column of texts (or, not in CSV, `words` or `tokens`: "
-            "lists of words) and whatever else the model reads: pictures, ids, `objects`, …; or - (or a pipe): JSON "
-            "lines from standard input.",
+            "lists of words) and whatever else the model reads: pictures, ids, `objects`, `caption`, …; or - (or a "
+            "pipe): JSON lines from standard input.",
         }
     )
     output: str = field(
@@ -273,7 +280,7 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
         num_threads: processor cores that they may use; default: as torch is set.
 
     Raises:
-        TaggingError: the model, the detector or the labeler cannot be loaded, or the model calls none.
+        TaggingError: the model or what describes pictures cannot be loaded, or the model calls none.
     """
     import torch
     from transformers import pipeline
@@ -326,19 +333,25 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
 
 
 def _load_describers(options: TaggerOptions, tagger: Any, device: str | None) -> dict[str, Any]:
-    """The detector and the labeler that are asked for, by the names that the pipeline gives them."""
-    from .descriptors import ObjectLabeler
+    """What is asked for to describe pictures, by the names that the pipeline gives it."""
+    from .descriptors import Captioner, ObjectLabeler
     from .grounding import Grounder
 
     describers = {}
-    for option, name, describer in (("detector", "grounder", Grounder), ("labeler", "labeler", ObjectLabeler)):
+    known = (
+        ("detector", "grounder", Grounder),
+        ("labeler", "labeler", ObjectLabeler),
+        ("captioner", "captioner", Captioner),
+    )
+    for option, name, describer in known:
         source = getattr(options, option)
         if source is None:
             continue
         if name not in tagger.processor.describers:
             raise TaggingError(f"{type(tagger.processor).__name__} calls no {name}; leave out --{option}.")
         try:
-            describers[name] = describer.from_pretrained(source, device=device, min_score=options.min_score)
+            settings = {} if describer is Captioner else {"min_score": options.min_score}
+            describers[name] = describer.from_pretrained(source, device=device, **settings)
         except Exception as error:
             raise TaggingError(f"cannot load the {option} {source}: {error}") from error
     return describers
@@ -509,6 +522,7 @@ def _settings(options: TagOptions) -> dict[str, Any]:
         "model": str(Path(options.model)),
         "detector": options.detector and str(options.detector),
         "labeler": options.labeler and str(options.labeler),
+        "captioner": options.captioner and str(options.captioner),
         "min_score": options.min_score,
         "threshold": options.threshold,
         "columns": options.columns,

@@ -28,20 +28,26 @@ def train_word_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Make a tokenizer for which every word is one piece, every digit a 0, and every rare word unknown.
 
+    Between a post and its context stands a [SEP].
+
     Args:
         sentences: the words of each post of the training split.
         max_length: words of a post at most.
         min_count: words that are seen less often are unknown, so that it is learned what an unknown word is.
         characters: whether the text encoder also reads characters; processors then add `character_ids` to a batch.
     """
-    from tokenizers import Regex, Tokenizer, models, normalizers
+    from tokenizers import Regex, Tokenizer, models, normalizers, processors
 
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "sep_token": "[SEP]"}
     counts = Counter(re.sub("[0-9]", "0", word) for words in sentences for word in words)
     frequent = sorted(word for word, count in counts.items() if count >= min_count)
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*special.values(), *frequent]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
     tokenizer.normalizer = normalizers.Replace(Regex("[0-9]"), "0")
+    separator = special["sep_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", pair=f"$A {separator} $B", special_tokens=[(separator, vocabulary[separator])]
+    )
     names = ["input_ids", "attention_mask", *(["character_ids"] if characters else [])]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=max_length, model_input_names=names, **special

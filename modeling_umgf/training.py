@@ -147,8 +147,9 @@ class MultimodalNerTrainer(Trainer):
         train_dataset = read_columns(train_dataset, processing_class)
         eval_dataset = read_columns(eval_dataset, processing_class)
         if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
-            lengths = [len(tokens) for tokens in train_dataset["tokens"]]
-            train_dataset = train_dataset.add_column(args.length_column_name, lengths)
+            train_dataset = train_dataset.add_column(
+                args.length_column_name, count_words(train_dataset, processing_class)
+            )
         if train_dataset is not None:
             processing_class.remember_sources(train_dataset.column_names)
         self.clock = TrainingTime()
@@ -319,6 +320,12 @@ def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> 
         return None
     read = ("id", "tokens", "ner_tags", *processor.columns)
     return dataset.select_columns([name for name in dataset.column_names if name in read])
+
+
+def count_words(dataset: Dataset, processor: MultimodalNerProcessor) -> list[int]:
+    """How many words a processor reads of each post, those of its context among them."""
+    columns = [name for name in ("tokens", *processor.context) if name in dataset.column_names]
+    return [len(post["tokens"]) + len(processor.context_words(post)) for post in dataset.select_columns(columns)]
 
 
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:

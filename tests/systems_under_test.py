@@ -70,9 +70,9 @@ def relation_index() -> RelationIndex:
     )
 
 
-def make_processor(model_type: str):
+def make_processor(model_type: str, **settings):
     processor = systems()[model_type].processor
-    settings = {"tokenizer": tiny_tokenizer()}
+    settings = {"tokenizer": tiny_tokenizer()} | settings
     if systems()[model_type].reads_pictures:
         settings["image_processor"] = MultimodalNerImageProcessor(size={"height": 32, "width": 32})
     if "neighbors_inter" in processor.columns:

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig
 
 from modeling_umgf.configuration_rpbert import RpbertConfig
+from modeling_umgf.modeling_multimodal_ner import Pieces
 from modeling_umgf.modeling_rpbert import RpbertForTokenClassification
 from modeling_umgf.systems import systems
 
@@ -66,7 +67,7 @@ def test_the_relation_is_learned_from_posts_that_tell_it():
     cells, mask = base.encode_objects(torch.zeros(1), batch["pixel_values"], None, batch["object_mask"])
     V, mask = base.projection(cells[:, 0]), mask.expand(-1, cells.shape[2])
     E = base.text_model.get_input_embeddings()(batch["input_ids"])
-    relation = base.relation(base.encode(E, batch["attention_mask"].bool(), V, mask)[:, 0])
+    relation = base.relation(base.encode(Pieces(E, batch["attention_mask"].bool()), V, mask)[:, 0])
     told = [{**post, "picture_adds": adds} for post, adds in zip(posts(), [True, True, None], strict=True)]
     told = make_batch("rpbert", told)  # the second post has no picture: nothing is known of it
     assert told["picture_adds"].tolist() == [1, 1, -100]

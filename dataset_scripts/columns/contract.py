@@ -56,6 +56,7 @@ _ALL = (
     ),
     Column("picture_adds", Value("bool")),  # whether the picture adds to the text
     Column("caption", Value("string"), seen_in_picture=True, moves_with_picture=True),
+    Column("context", Value("string")),  # whatever else is known of a post, to be read after it
     Column("object_labels", List(Value("string")), seen_in_picture=True, moves_with_picture=True),
     Column("neighbors_inter", List(_NEIGHBOR), seen_in_picture=True),  # found by the post's own words
     Column("neighbors_intra", List(_NEIGHBOR), seen_in_picture=True, moves_with_picture=True),
@@ -67,15 +68,16 @@ COLUMNS = {column.name: column for column in _ALL}
 TWITTER_TYPES = ("PER", "LOC", "ORG", "MISC")
 
 
-def dataset_features(label_names: Iterable[str], columns: Collection[str] = ()) -> Features:
+def dataset_features(label_names: Iterable[str], columns: Collection[str] = (), texts: Iterable[str] = ()) -> Features:
     """Features of a dataset: id, tokens, ner_tags, image and the optional columns that are asked for.
 
     Args:
         label_names: BIO labels in the order of their ids.
         columns: names from `COLUMNS`.
+        texts: names of further columns, of texts.
 
     Returns:
-        The columns in the order of `COLUMNS`, whatever the order of `columns`.
+        The columns in the order of `COLUMNS`, whatever the order of `columns`; then the texts.
 
     Raises:
         ValueError: `columns` has a name that is no column.
@@ -88,7 +90,7 @@ def dataset_features(label_names: Iterable[str], columns: Collection[str] = ()) 
             features[name] = List(ClassLabel(names=list(label_names)))
         elif name in columns or not column.optional:
             features[name] = column.feature
-    return Features(features)
+    return Features(features | {name: Value("string") for name in texts if name not in features})
 
 
 def label_names(entity_types: Iterable[str]) -> list[str]:

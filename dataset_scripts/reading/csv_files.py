@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ _POST = ("sentence #", "sentence_id", "sentence", "post_id", "post", "tweet_id",
 _ARRAY = re.compile(r"""['"]\s+['"]""")  # NumPy writes no commas, and Python would join the strings
 
 
-def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None, **settings: Any) -> list[dict]:
+def read_csv(
+    path: str | Path, *, columns: Mapping[str, str] | None = None, texts: Sequence[str] = (), **settings: Any
+) -> list[dict]:
     """Read a file with a line of column names; commas, semicolons or tabs separate.
 
     A file with a column `word` or `token` has a word a row, with its tag in `tag` (or `label`, `ner`, ...) and its post
@@ -32,7 +34,8 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None, **se
     Args:
         path: the file, UTF-8.
         columns: as for `read_records`; with a word a row {"word": ..., "tag": ..., "id": ...}, `id` that of the post.
-        settings: as for `read_records`.
+        texts: as for `read_records`.
+        settings: the same.
 
     Returns:
         As `read_records`.
@@ -45,15 +48,17 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None, **se
     header = text.splitlines()[0]
     delimiter = max(",;\t", key=header.count)
     rows = _rows(path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    names = next(rows)[1]
+    spelled = {_plain_name(name): name for name in texts}
+    names = [spelled.get(name, name) for name in next(rows)[1]]
+    settings["texts"] = texts
     word = _column(names, columns.pop("word", None), _WORD, path)
     tag = _column(names, columns.pop("tag", None), _TAG, path)
     if word is None or tag is None:
-        return read_records(_posts(rows, names, columns), path, columns=columns, **settings)
+        return read_records(_posts(rows, names, columns, texts), path, columns=columns, **settings)
     if unknown := set(columns) - {"id"}:
         raise BadInput(f"{path}: a file with a word a row has columns word, tag and id, not {', '.join(unknown)}")
     post = _column(names, columns.get("id"), _POST, path)
-    return read_records(_posts_of_words(rows, names, word, tag, post), path, **settings)
+    return read_records(_posts_of_words(rows, names, word, tag, post, texts), path, **settings)
 
 
 def _rows(path: str | Path, lines: Iterator[list[str]]) -> Iterator[tuple[str, list[str]]]:
@@ -74,17 +79,23 @@ def _rows(path: str | Path, lines: Iterator[list[str]]) -> Iterator[tuple[str, l
 
 
 def _posts(
-    rows: Iterator[tuple[str, list[str]]], names: list[str], columns: Mapping[str, str]
+    rows: Iterator[tuple[str, list[str]]], names: list[str], columns: Mapping[str, str], texts: Sequence[str]
 ) -> Iterator[tuple[str, dict]]:
     """Yield the place and the record of each post of a file with a post a row."""
     for where, cells in rows:
         if any(cells):
             record = dict(zip(names, cells, strict=True))
-            yield where, {name: _value(name, cell, field_of(name, columns), where) for name, cell in record.items()}
+            fields = {name: "text" if name in texts else field_of(name, columns) for name in record}
+            yield where, {name: _value(name, cell, fields[name], where) for name, cell in record.items()}
 
 
 def _posts_of_words(
-    rows: Iterator[tuple[str, list[str]]], names: list[str], word: str, tag: str, post: str | None
+    rows: Iterator[tuple[str, list[str]]],
+    names: list[str],
+    word: str,
+    tag: str,
+    post: str | None,
+    texts: Sequence[str],
 ) -> Iterator[tuple[str, dict]]:
     """Yield the place and the record of each post of a file with a word a row."""
     record = None
@@ -101,7 +112,8 @@ def _posts_of_words(
             continue
         if record is None:
             record = {"tokens": [], "tags": []} | ({"id": named} if named else {})
-            record |= {name: row[name] or None for name in ("image", "caption") if name in row}
+            kept = {"object_labels": "object_labels"} | dict.fromkeys(("image", "caption", "context", *texts), "text")
+            record |= {name: _value(name, row[name], field, where) for name, field in kept.items() if name in row}
             begin = where
             current = named
         record["tokens"].append(row[word])
@@ -114,7 +126,7 @@ def _value(name: str, cell: str, field: str, where: str) -> Any:
     """What a cell holds: a list where it may be one, None where it is empty."""
     if not cell:
         return [] if field == "spans" else None
-    if field in ("id", "image", "text") or cell[0] not in "[{":
+    if field in ("id", "image", "text", "caption", "context") or cell[0] not in "[{":
         return cell.split() if field in ("tokens", "tags") else cell
     for read in (json.loads, ast.literal_eval):  # JSON, or how Python writes a list
         try:

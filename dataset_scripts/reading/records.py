@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def read_records(
     columns: Mapping[str, str] | None = None,
     offsets: str | None = None,
     unique_ids: bool = True,
+    texts: Sequence[str] = (),
     **tag_settings: Any,
 ) -> list[dict]:
     """Check records with `tokens` and `tags`, or with `text` or `tokens` and `spans`.
@@ -67,6 +68,7 @@ def read_records(
         columns: names of fields that are called otherwise, {"tokens": "Wort", "tags": "Etikett"}.
         offsets: what spans count, "characters" or "words" (of a `text` alone: what stands between blanks).
         unique_ids: refuse an id that was used before.
+        texts: further fields that are kept: strings, or lists of strings, which are joined by commas.
         tag_settings: `types`, `bio_repair` and `tag_names` of `TagReader`.
 
     Returns:
@@ -84,7 +86,8 @@ def read_records(
     widened = []
     widths = {}  # of object_features, each with its first place
     for where, record in records:
-        post, others = with_usual_names(record, columns or {}, where)
+        named = {name: record[name] for name in texts if name in record}
+        post, others = with_usual_names({key: record[key] for key in record if key not in named}, columns or {}, where)
         if "tokens" in post and "tags" in post:
             words = _strings(post["tokens"], "tokens", where)
             checked = [tags.read(tag, where) for tag in _tags(post["tags"], where)]
@@ -107,9 +110,15 @@ def read_records(
         ids.claim(name, where)
         kept = {key: others[key] for key in _KEPT if key in others}
         left_out.update(set(others) - set(kept))
+        kept |= named
+        for key in {"context", *named} & kept.keys():
+            if isinstance(kept[key], list):
+                kept[key] = ", ".join(_strings(kept[key], key, where))
+        if isinstance(kept.get("object_labels"), str):
+            kept["object_labels"] = [label.strip() for label in kept["object_labels"].split(",") if label.strip()]
         if "image" in post:
             kept["image"] = post["image"]
-        _check_annotations(kept, len(words), where)
+        _check_annotations(kept, len(words), where, texts)
         if kept.get("object_features"):
             widths.setdefault(len(kept["object_features"][0]), where)
         if len(widths) > 1:
@@ -224,10 +233,11 @@ def _places(post: dict, offsets: str, where: str) -> list[tuple[str, int, int]]:
     return places
 
 
-def _check_annotations(row: dict, length: int, where: str) -> None:
+def _check_annotations(row: dict, length: int, where: str, texts: Sequence[str]) -> None:
     """Noun phrases and objects must lie inside the post, boxes and features be numbers; what lacks becomes null."""
-    for name, what in (("image", "a path"), ("caption", "a string")):
+    for name in ("image", "caption", "context", *texts):
         if not isinstance(row.get(name), str | None):
+            what = "a path" if name == "image" else "a string"
             raise BadInput(f"{where}: {name} must be {what} or null, found {str(row[name])[:60]}")
     _strings(row.get("object_labels") or [], "object_labels", where)
     _check_features(row.get("object_features"), where)

@@ -47,6 +47,7 @@ def read_splits(
     captions_file: str | Path | None = None,
     types: Sequence[str] | None = None,
     look_at_pictures: bool = True,
+    texts: Sequence[str] = (),
     **reading: Any,
 ) -> tuple[DatasetDict, dict[str, Counter]]:
     """Read posts and look at their pictures; what is missing, unreadable or blank becomes None, counted in the log.
@@ -66,6 +67,7 @@ def read_splits(
             the training file (of all files where there is none), PER, LOC, ORG, MISC first.
         look_at_pictures: False = for models that read words only: no picture is opened or even looked for, and the
             splits have no column `image`.
+        texts: further columns of texts that are kept, such as those that a model reads after the post.
         reading: `columns`, `offsets` and `unique_ids` of `read_records`, `bio_repair` and `tag_names` of `TagReader`.
 
     Returns:
@@ -82,6 +84,7 @@ def read_splits(
     labels = None if types is None else bio_labels(types)
     if labels is None and reading.get("tag_names"):
         labels = labels_of_names(reading["tag_names"])
+    reading["texts"] = [name for name in texts if name not in COLUMNS]
     if isinstance(source, Mapping):
         rows, labels = _read_files(source, file_format, labels, reading)
         places = source
@@ -91,7 +94,8 @@ def read_splits(
         places = {name: f"{source}, split {name}" for name in rows}
         if image_dir is not None and any("image" in split.features for split in heavy.values()):
             raise BadInput(f"{source}: has pictures of its own; leave out the folder of pictures")
-    features = dataset_features(labels, _columns(rows, heavy, captions))
+    columns = _columns(rows, heavy, captions)
+    features = dataset_features(labels, columns & set(COLUMNS), (name for name in texts if name in columns))
     if look_at_pictures:
         _name_pictures(rows, places, image_dir)
     else:
@@ -117,7 +121,7 @@ def read_posts(path: str | Path, file_format: str | None = None, **reading: Any)
     Args:
         path: the file (umgf: folder).
         file_format: as in `read_splits`.
-        reading: `columns`, `offsets` and `unique_ids` of `read_records`, and what `TagReader` takes.
+        reading: `columns`, `offsets`, `unique_ids` and `texts` of `read_records`, and what `TagReader` takes.
 
     Returns:
         Rows as `read_conll` and `read_records` give them.
@@ -137,6 +141,7 @@ def read_posts(path: str | Path, file_format: str | None = None, **reading: Any)
         rows = read_relation_file(path) if file_format == "rgcn" else read_umgf_folder(path)
         records = ((f"{path}, post {row['id']}", row) for row in rows)
         return read_records(records, path, **reading)
+    reading.pop("texts", None)  # there are none
     return read_conll(path, umt=file_format == "umt", **reading)
 
 
@@ -174,7 +179,7 @@ def _read_dataset(
         if pictures != "image" and pictures in split.features:
             split = split.remove_columns({"image"} & set(split.features)).rename_column(pictures, "image")
         fields = {key: field_of(key, columns) for key in split.features}
-        if left_out := [key for key, field in fields.items() if not {key, field} & _READ]:
+        if left_out := [key for key, field in fields.items() if not {key, field} & {*_READ, *reading["texts"]}]:
             logger.warning("%s: left out the columns %s", where, ", ".join(left_out))
             split = split.remove_columns(left_out)
         if not look_at_pictures and "image" in split.features:
@@ -207,13 +212,13 @@ def _labels_of(rows: Iterable[dict]) -> list[str]:
 
 
 def _columns(rows: Mapping[str, list[dict]], heavy: Mapping[str, Dataset], captions: Mapping[str, str]) -> set[str]:
-    """Names of all columns that any of the splits has."""
+    """Names of all columns, tags among them, that any of the splits has."""
     found = {"caption"} if captions else set()
     for split in heavy.values():
         found.update(split.features)
     for row in chain.from_iterable(rows.values()):
         found.update(row)
-    return found & set(COLUMNS)
+    return found
 
 
 def _name_pictures(
