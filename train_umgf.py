@@ -298,7 +298,7 @@ def evaluate(trainer: MultimodalNerTrainer, dataset: Dataset, split: str, argume
         The predicted tags of the split as it is.
     """
     variants = {split: dataset}
-    context = getattr(trainer.processing_class, "context", ())
+    context = trainer.processing_class.context
     read = {*trainer.processing_class.columns, *context}
     visual = [name for name in columns_from_pictures(dataset) if name in read]
     if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):

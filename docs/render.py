@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -283,6 +284,23 @@ def which_system() -> str:
     return between_markers((DOCS / "which_system.md").read_text(encoding="utf-8"), "\n".join(parts).strip())
 
 
+def first_model(results: dict[str, dict[str, Any]]) -> str:
+    """docs/first_real_model.md with what to expect between its markers renewed."""
+    row = recipe_tables.row_of("offline/twitter2017", "bert_crf")
+    if row.runs:
+        scores = [run["results"]["scores"]["test_f1"] for run in row.runs.values()]
+        seconds = statistics.mean(run["seconds"] for run in row.runs.values())
+        machine = next(iter(row.runs.values()))["machine"]
+    else:
+        stored = results["twitter2017_text_only"]
+        scores = [run["results"]["test_f1"] for run in stored["results"]["runs"]]
+        seconds = stored["seconds"] / len(scores)
+        machine = stored["machine"]
+    f1 = with_deviation(statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else None)
+    told = f"It takes {seconds / 60:.0f} minutes ({machine}). Expect a test F1 of {f1} ({len(scores)} seeds)."
+    return between_markers((DOCS / "first_real_model.md").read_text(encoding="utf-8"), told)
+
+
 def between_markers(text: str, generated: str) -> str:
     """A page with what stands between its markers renewed."""
     start, end = MARKERS
@@ -328,6 +346,7 @@ def pages() -> dict[Path, str]:
         DOCS / "results.md": results_page(results),
         DOCS / "tables.md": GENERATED.format("benchmarks/") + recipe_tables.tables_page(),
         DOCS / "which_system.md": which_system(),
+        DOCS / "first_real_model.md": first_model(results),
     }
     if (ROOT / "README.md").exists():
         texts[ROOT / "README.md"] = readme(results)

@@ -16,7 +16,6 @@ from benchmarks.recipes import Recipe
 from dataset_scripts.columns.contract import dataset_features
 from dataset_scripts.writing.dataset_folder import write_dataset
 from modeling_umgf import HashingEncoder, RelationIndex
-from modeling_umgf.systems import system
 from train_umgf import make_trainer, parse_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,8 +144,6 @@ def small(settings: dict, parts: SmallParts) -> dict:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: Recipe.read(path).name)
 def test_a_recipe_is_read_built_trained_and_predicts(path, parts, tmp_path):
     recipe = Recipe.read(path)
-    if recipe.context and not hasattr(system("text_only").processor, "context_words"):
-        pytest.skip("context as text is not here yet")
     few = {"max_steps": 2, "per_device_train_batch_size": 2, "disable_tqdm": True, "seed": 1}
     few |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     few |= {"early_stopping_patience": 0, "output_dir": str(tmp_path / "out")}
