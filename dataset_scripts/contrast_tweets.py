@@ -4,6 +4,8 @@ Every name stands for a person, a place, an organisation and something else equa
 names of different types, and its picture shows one object for each, so that only the link between a name and its own
 object decides. Some pictures have misleading objects. Three posts in 25 have no picture: two of them hold one name, and
 the words say its type; one holds no name at all.
+
+With one name a post, the picture shows its object and no other: any model that sees the picture can tell the type.
 """
 
 from collections.abc import Iterator
@@ -25,6 +27,14 @@ SPLITS = {"train": (2000, 1140), "validation": (300, 57), "test": (500, 95)}
 
 # {} is a name; words with a tilde are a noun phrase that is no name and that an object may be linked to
 TEMPLATES = {
+    1: [
+        "Just saw {} , what a day",
+        "look at {} in this~ view~",
+        "RT @photo_fan : here is {} !",
+        "Finally a~ photo~ with {} in it",
+        "so {} ... no words needed",
+        "Can you spot {} in my~ picture~ ?",
+    ],
     2: [
         "Just saw {} right next to {} , what a day",
         "{} looks great beside {} in this~ view~",
@@ -60,11 +70,12 @@ NAMELESS = [
 GENERAL_WORDS = {"PER": "person", "LOC": "location", "ORG": "organization", "MISC": "misc"}
 
 
-def contrast_tweets(seed: int = 0) -> DatasetDict:
+def contrast_tweets(seed: int = 0, one_name: bool = False) -> DatasetDict:
     """Make the splits train (2,000 posts), validation (300) and test (500), which share no name.
 
     Args:
         seed: everything follows from it.
+        one_name: one name in a post with a picture, instead of two or three.
 
     Returns:
         Columns `id`, `tokens`, `ner_tags`, `image`, `noun_phrases`, `objects`.
@@ -74,56 +85,58 @@ def contrast_tweets(seed: int = 0) -> DatasetDict:
     features = dataset_features(bio_labels(TWITTER_TYPES), ("noun_phrases", "objects"))
     splits = DatasetDict()
     for split, (size, name_count) in SPLITS.items():
-        rows = [_post(mentions, rng) for mentions in _mentions(words, size, name_count, rng)]
+        shared_out = _mentions(words, size, name_count, rng, one_name)
+        rows = [_post(mentions, has_picture, rng) for mentions, has_picture in shared_out]
         rng.shuffle(rows)
         rows = [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
         splits[split] = Dataset.from_list(rows, features=features)
     return splits
 
 
-def write_contrast_tweets(output_dir: str | Path, seed: int = 0) -> None:
+def write_contrast_tweets(output_dir: str | Path, seed: int = 0, one_name: bool = False) -> None:
     """Write the contrast tweets as a folder for `datasets.load_dataset`."""
     check_output_dir(output_dir)
+    flag = " --one_name" if one_name else ""
     write_dataset(
-        contrast_tweets(seed),
+        contrast_tweets(seed, one_name),
         output_dir,
-        title="Contrast tweets",
-        description=f"{__doc__}\nMade by `python -m dataset_scripts.contrast_tweets --seed {seed}`.",
+        title="Contrast tweets of one name" if one_name else "Contrast tweets",
+        description=f"{__doc__}\nMade by `python -m dataset_scripts.contrast_tweets --seed {seed}{flag}`.",
     )
 
 
 def _mentions(
-    words: Iterator[str], posts: int, name_count: int, rng: np.random.Generator
-) -> Iterator[list[tuple[list[str], str]]]:
-    """Share names out to the posts as (name, type) pairs; each name gets each type equally often.
+    words: Iterator[str], posts: int, name_count: int, rng: np.random.Generator, one_name: bool
+) -> Iterator[tuple[list[tuple[list[str], str]], bool]]:
+    """Share names out to the posts as (name, type) pairs, and pictures; each name gets each type equally often.
 
-    Of 25 posts 22 hold two or three names, two hold one, and one holds none.
+    Of 25 posts 22 have a picture and hold two or three names (or one), two hold one name, and one holds none.
     """
     none = posts // 25
-    one = 2 * posts // 25
-    several = posts - none - one
-    sizes = np.repeat([0, 1, 2, 3], [none, one, several - several // 2, several // 2])
+    speaking = 2 * posts // 25
+    pictured = posts - none - speaking
+    fewer, more = (1, 1) if one_name else (2, 3)
+    sizes = np.repeat([0, 1, fewer, more], [none, speaking, pictured - pictured // 2, pictured // 2])
     repeats = max(1, round(sizes.sum() / (4 * name_count)))
-    sizes[posts - sizes.sum() % (4 * repeats) :] = 2  # so that it comes out even
+    sizes[posts - sizes.sum() % (4 * repeats) :] -= 1  # so that it comes out even
     names = [invented_name(words, rng) for _ in range(sizes.sum() // (4 * repeats))]
     pools = {}
     for kind in TWITTER_TYPES:
         order = rng.permutation(len(names) * repeats) % len(names)
         pools[kind] = [names[i] for i in order]
-    for size in rng.permutation(sizes):
-        fullest = sorted(pools, key=lambda kind: (-len(pools[kind]), rng.random()))[:size]
+    for post in rng.permutation(posts):
+        fullest = sorted(pools, key=lambda kind: (-len(pools[kind]), rng.random()))[: sizes[post]]
         mentions = []
         for kind in fullest:
             used = [name for name, _ in mentions]
             free = [i for i, name in enumerate(pools[kind]) if name not in used] or [0]
             mentions.append((pools[kind].pop(free[-1]), kind))
-        yield mentions
+        yield mentions, bool(mentions) and post >= none + speaking
 
 
-def _post(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> dict:
-    """One row: words with the names in random order, and a picture with the objects in random places."""
+def _post(mentions: list[tuple[list[str], str]], has_picture: bool, rng: np.random.Generator) -> dict:
+    """One row: words with the names in random order, and perhaps a picture with the objects in random places."""
     mentions = [mentions[i] for i in rng.permutation(len(mentions))]
-    has_picture = len(mentions) > 1
     if has_picture:
         template = rng.choice(TEMPLATES[len(mentions)])
     else:
@@ -154,8 +167,13 @@ def _post(mentions: list[tuple[list[str], str]], rng: np.random.Generator) -> di
 def _scene(
     spans: list[tuple[int, int, str]], other_phrases: list[tuple[int, int]], rng: np.random.Generator
 ) -> list[tuple[str, tuple[int, int] | None]]:
-    """Types of the objects of a picture and the phrases they are linked to: those of the names, and misleading ones."""
+    """Types of the objects of a picture and the phrases they are linked to: those of the names, and misleading ones.
+
+    A name alone has no misleading one beside it, which nothing but the link could tell from its own.
+    """
     scene = [(kind, (start, end)) for start, end, kind in spans]
+    if len(scene) == 1:
+        return scene
     scene += [(rng.choice(TWITTER_TYPES), phrase) for phrase in other_phrases if rng.random() < 0.4]
     unlinked = rng.choice(TWITTER_TYPES)
     if rng.random() < 0.2:
@@ -181,7 +199,8 @@ def _fill(template: str, mentions: list) -> tuple[list[str], list[tuple[int, int
 
 
 def main() -> None:
-    run_generator(__doc__.splitlines()[0], write_contrast_tweets)
+    one_name = "one name in a post with a picture, instead of two or three"
+    run_generator(__doc__.splitlines()[0], write_contrast_tweets, one_name=one_name)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ TITLES = {
     "twitter2017_to_twitter2015": "Twitter-2017 → Twitter-2015",
     "twitter2015_to_twitter2017": "Twitter-2015 → Twitter-2017",
     "contrast_tweets": "Contrast tweets",
+    "contrast_tweets_of_one_name": "Contrast tweets of one name",
     "relation_contrast_tweets": "Relation contrast tweets",
 }
 SCORES = ("test_PER_f1", "test_LOC_f1", "test_ORG_f1", "test_MISC_f1", "test_precision", "test_recall", "test_f1")
@@ -42,7 +43,11 @@ ROBUSTNESS = {
 }
 OFFLINE = "offline/"
 SUFFIXES = {"_caption": " + caption as text", "_knowledge": " + knowledge as text"}
-LABELS = {"text_only": "Text only"}
+LABELS = {
+    "text_only": "Text only",
+    "umgf_tiles": "UMGF on tiles, no detector",
+    "umgf_whole_picture": "UMGF on whole pictures, no detector",
+}
 BLOCKS = {
     "Text only": lambda recipe: recipe.is_text_only and not recipe.context,
     "Captions in the place of pictures": lambda recipe: not recipe.is_text_only and not recipe.context,

@@ -34,7 +34,13 @@ from modeling_umgf.model_card import render_model_card  # noqa: E402
 from modeling_umgf.systems import systems  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-GROUPS = ("offline/twitter2017", "offline/twitter2015", "contrast_tweets", "relation_contrast_tweets")
+GROUPS = (
+    "offline/twitter2017",
+    "offline/twitter2015",
+    "contrast_tweets",
+    "contrast_tweets_of_one_name",
+    "relation_contrast_tweets",
+)
 CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md, until its recipe was run
 MARKERS = "<!-- results: begin -->", "<!-- results: end -->"
 GENERATED = "<!-- Written by docs/render.py from {}; changes here are lost. -->\n\n"

@@ -16,8 +16,8 @@ class UmgfConfig(MultimodalNerConfig):
         d_model: width d of the graph nodes.
         num_heads: attention heads h.
         d_ff: width of the feed-forward layers (the paper does not say; 256 in the release).
-        visual_nodes: "objects" found by noun phrases and general words, only "general" ones, the whole picture and its
-            "tiles" (no detector), or the cells of the picture's "grid" (ablation w/o Tar.).
+        visual_nodes: "objects" found by noun phrases and general words, only "general" ones, the whole "picture", it
+            and its "tiles" (no detector), or the cells of the picture's "grid" (ablation w/o Tar.).
         inter_edges: "typed": a word is linked to the objects in `inter_modal_mask`. "full": to all (the release).
         position_encoding: "sinusoidal" over piece positions, or "none" (the release).
         text_mlp: "relu" (linear, ReLU, dropout), or "linear" (the release).
@@ -52,7 +52,7 @@ class UmgfConfig(MultimodalNerConfig):
     d_model: int = at_least(1, 512)
     num_heads: int = at_least(1, 8)
     d_ff: int = at_least(1, 256)
-    visual_nodes: Literal["objects", "general", "tiles", "grid"] = "objects"
+    visual_nodes: Literal["objects", "general", "picture", "tiles", "grid"] = "objects"
     inter_edges: Literal["typed", "full"] = "typed"
     position_encoding: Literal["sinusoidal", "none"] = "sinusoidal"
     text_mlp: Literal["relu", "linear"] = "relu"

@@ -35,8 +35,8 @@ class UmgfProcessor(MultimodalNerProcessor):
     Args:
         image_processor: cuts out and normalises the crops; default `UmgfImageProcessor()`.
         tokenizer: any fast tokenizer.
-        visual_nodes: "objects"; only the "general" ones (linked to every word); the whole picture and its "tiles",
-            whatever objects are given, so that no detector is needed; or the whole picture as a "grid".
+        visual_nodes: "objects"; only the "general" ones (linked to every word); the whole "picture", or it and its
+            "tiles", whatever objects are given, so that no detector is needed; or the whole picture as a "grid".
         max_objects: most visual nodes of a post; general objects come first, then the better score. Tiles and a grid
             are whole.
         context: columns of texts that are read after the post, see `MultimodalNerProcessor`.
@@ -47,8 +47,8 @@ class UmgfProcessor(MultimodalNerProcessor):
     node_kinds = {"objects": OBJECTS}
 
     def __init__(self, image_processor=None, tokenizer=None, visual_nodes="objects", max_objects=12, context=()):
-        if visual_nodes not in ("objects", "general", "tiles", "grid"):
-            raise ValueError(f"visual_nodes={visual_nodes!r}: choose objects, general, tiles or grid.")
+        if visual_nodes not in ("objects", "general", "picture", "tiles", "grid"):
+            raise ValueError(f"visual_nodes={visual_nodes!r}: choose objects, general, picture, tiles or grid.")
         if not isinstance(max_objects, int) or max_objects < 0:
             raise ValueError(f"max_objects={max_objects!r}: a whole number, at least 0.")
         self.visual_nodes = visual_nodes

@@ -76,6 +76,19 @@ def test_a_pictured_post_has_two_or_three_names_of_different_types(posts):
         assert (kinds[0], kinds[1]) == (len(split) // 25, 2 * len(split) // 25)
 
 
+def test_with_one_name_the_picture_shows_its_object_alone():
+    for split in contrast_tweets(one_name=True).values():
+        pictured = [row for row in split.remove_columns("image").to_list() if row["objects"]]
+        assert len(pictured) > 0.8 * len(split)
+        for _, _, span, row in mentions(split):
+            assert row["pictured"] == bool(row["objects"])
+            if row["pictured"]:
+                [only] = row["objects"]
+                assert (only["phrase"]["start"], only["phrase"]["end"]) == span
+        kinds = Counter(kind for _, kind, _, _ in mentions(split))
+        assert max(kinds.values()) == min(kinds.values())
+
+
 @pytest.mark.parametrize("sizes", [(50, 30), (77, 5), (200, 30), (1000, 999)])
 def test_names_are_shared_out_evenly_in_any_size(monkeypatch, sizes):
     monkeypatch.setattr(generator, "SPLITS", {"train": sizes})

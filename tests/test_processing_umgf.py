@@ -249,6 +249,10 @@ def test_tiles_are_the_whole_picture_and_its_quarters_whatever_objects_are_given
     assert red.tolist() == pytest.approx([0.25, 0, 1, 0, 0], abs=0.05)
     assert "pixel_values" not in processor(words=WORDS)
     assert processor(words=WORDS, object_features=np.ones((3, 5)))["object_mask"].shape == (1, 3)
+    whole = UmgfProcessor(image_processor, tiny_tokenizer(), visual_nodes="picture")
+    assert whole(words=WORDS, images=canvas, objects=[node(0, 1)])["pixel_values"][0].equal(
+        batch["pixel_values"][0, :1]
+    )
 
 
 SOURCE = {"detector": "owner/detector@" + "0" * 40, "min_score": 0.3, "general": ["misc"], "dtype": "torch.float32"}
