@@ -4,13 +4,14 @@ import inspect
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from .batch_norm_folding import folded_batch_norms
 from .modeling_bilstm import BilstmModel  # noqa: F401 - a text encoder of this package: a saved model carries it
 
 ATTENTION_FLAGS = {
@@ -44,8 +45,15 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def feature_map(image_encoder: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    """Run an image encoder on pictures [N, 3, H, W]; returns its cells, row by row: [N, r, F]."""
-    states = image_encoder(pixel_values=pictures).last_hidden_state
+    """Run an image encoder on pictures [N, 3, H, W]; returns its cells, row by row: [N, r, F].
+
+    Channels come last in memory, as convolutions like it best, and batch norms that learn nothing are folded.
+    """
+    learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in image_encoder.parameters())
+    if not (learns and pictures.device.type == "cpu"):  # oneDNN's gradients crash there for some numbers of channels
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+    with nullcontext() if torch.compiler.is_compiling() else folded_batch_norms(image_encoder):
+        states = image_encoder(pixel_values=pictures).last_hidden_state
     if states.ndim == 4:  # convolutional: [N, F, h, w], or [N, h, w, F] in some timm models
         channels_first = states.shape[2] == states.shape[3]
         return states.flatten(2).transpose(1, 2) if channels_first else states.flatten(1, 2)
