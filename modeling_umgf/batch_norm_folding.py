@@ -1,11 +1,12 @@
 """Batch norms that learn nothing become part of the weights before them, while an encoder runs.
 
-Nothing is kept but which batch norm reads which convolution, seen in the first run. Weights are folded anew in every
-run, with their gradients, so that there is no copy that could be out of date; and only where they are smaller than
-what they are applied to, for only there it pays.
+Nothing is kept but which batch norm reads which convolution. Weights are folded anew in every run, with their
+gradients, so that there is no copy that could be out of date; and only where they are smaller than what they are
+applied to, for only there it pays.
 """
 
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +20,16 @@ PAIRS: weakref.WeakKeyDictionary[nn.Module, Pairs] = weakref.WeakKeyDictionary()
 """Of each module that was run: convolutions whose output nothing but a batch norm reads."""
 
 
-def folded_batch_norms(module: nn.Module) -> TorchFunctionMode:
-    """What to enter while a module runs; its results stay the same but for rounding."""
-    return Folding(PAIRS[module]) if module in PAIRS else Finding(module)
+def folded_batch_norms(encoder: nn.Module, pictures: torch.Tensor) -> AbstractContextManager:
+    """What to enter while an encoder runs on pictures [N, 3, H, W]; its results stay the same but for rounding."""
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    if torch.compiler.is_compiling() or pictures.is_meta or not norms or any(norm.training for norm in norms):
+        return nullcontext()
+    if encoder not in PAIRS:
+        with torch.no_grad(), Finding() as found:
+            encoder(pixel_values=pictures[:1])
+        PAIRS[encoder] = found.pairs(encoder)
+    return Folding(PAIRS[encoder])
 
 
 @dataclass
@@ -35,11 +43,10 @@ class Convolved:
 
 
 class Finding(TorchFunctionMode):
-    """Finds the pairs of a module while it runs as ever."""
+    """Finds the pairs of an encoder while it runs."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self):
         super().__init__()
-        self.module = module
         self.convolved: list[Convolved] = []
         self.last: dict[int, Convolved] = {}  # by the id of its output
 
@@ -60,13 +67,9 @@ class Finding(TorchFunctionMode):
             self.last[id(result)] = found
         return result
 
-    def __exit__(self, kind, error, trace):
-        super().__exit__(kind, error, trace)
-        if kind is None:
-            PAIRS[self.module] = self.pairs()
-
-    def pairs(self) -> Pairs:
-        modules = {id(module.weight): module for module in self.module.modules() if hasattr(module, "weight")}
+    def pairs(self, encoder: nn.Module) -> Pairs:
+        """The pairs among the modules of the encoder that has run."""
+        modules = {id(module.weight): module for module in encoder.modules() if hasattr(module, "weight")}
         runs = [id(found.weight) for found in self.convolved]
         pairs = []
         for found in self.convolved:
@@ -97,10 +100,10 @@ class Folding(TorchFunctionMode):
 
 
 def can_fold(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether both are still what they were, nobody listens in between, and the batch norm learns nothing."""
+    """Whether both are still what they were, and nobody listens in between."""
     as_made = type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
     listeners = (conv._forward_hooks, norm._forward_pre_hooks, norm._forward_hooks)
-    return as_made and not norm.training and not any(listeners)
+    return as_made and not any(listeners)
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import inspect
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ ATTENTION_FLAGS = {
     "flash_attention_2": "_supports_flash_attn",
     "flex_attention": "_supports_flex_attn",
 }
+PICTURES_AT_ONCE = 16
+"""A processor is slower on more, whose maps it must fetch from memory again and again."""
+
 ANY_SIZE = 224
 """Pixels of the pictures of an encoder whose configuration names no size, since it reads any."""
 
@@ -49,10 +52,13 @@ def feature_map(image_encoder: nn.Module, pictures: torch.Tensor) -> torch.Tenso
 
     Channels come last in memory, as convolutions like it best, and batch norms that learn nothing are folded.
     """
+    on_processor = pictures.device.type == "cpu"
     learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in image_encoder.parameters())
-    if not (learns and pictures.device.type == "cpu"):  # oneDNN's gradients crash there for some numbers of channels
+    if not (on_processor and learns):  # oneDNN's gradients crash there for some numbers of channels
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-    with nullcontext() if torch.compiler.is_compiling() else folded_batch_norms(image_encoder):
+    if on_processor and not learns and not image_encoder.training and len(pictures) > PICTURES_AT_ONCE:
+        return torch.cat([feature_map(image_encoder, part) for part in pictures.split(PICTURES_AT_ONCE)])
+    with folded_batch_norms(image_encoder, pictures):
         states = image_encoder(pixel_values=pictures).last_hidden_state
     if states.ndim == 4:  # convolutional: [N, F, h, w], or [N, h, w, F] in some timm models
         channels_first = states.shape[2] == states.shape[3]

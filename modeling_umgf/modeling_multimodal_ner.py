@@ -22,6 +22,7 @@ from .configuration_multimodal_ner import MultimodalNerConfig
 from .decoders import LABEL_DECODERS, LinearChainCrf
 from .image_encoder import blank_picture, build_encoder, feature_map, load_image_encoder, measure, running_statistics
 from .labels import bio_transition_penalty
+from .packing import can_pack, positions, rows_of
 from .pushed_card import add_card
 
 logger = logging.get_logger(__name__)
@@ -296,10 +297,21 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
         """Run the text encoder on pieces [B, n]; in training with word dropout."""
+        mask = attention_mask.bool()
+        rows = rows_of(mask) if can_pack(self.text_model, input_ids, mask, kwargs) else None
+        if rows is not None:
+            types = torch.zeros_like(input_ids)
+            kwargs = {"position_ids": positions(self.text_model.config, input_ids), "token_type_ids": types} | kwargs
+            kwargs = {name: rows.pack(tensor.expand_as(input_ids)) for name, tensor in kwargs.items()}
+            input_ids, attention_mask = rows.pack(input_ids), rows.attention_mask
         if self.training and self.config.word_dropout:
             embeddings = self.embed_pieces(input_ids)
-            return self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            outputs = self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
+        else:
+            outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if rows is not None:
+            outputs.last_hidden_state = rows.unpack(outputs.last_hidden_state, mask)
+        return outputs
 
     def embed_pieces(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of pieces [B, n], of the width that the text encoder has there; with word dropout."""

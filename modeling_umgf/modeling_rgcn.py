@@ -135,10 +135,10 @@ class RgcnModel(MultimodalNerModel):
             gates["intra"] = gamma.mean(1)[:, None, None] * shares[:, None]  # [B, 1, k]
 
         H_S = self.dropout(H_S)
-        S = self.text_layer(H_S, H_S, text.mask)  # [B, n, d]
+        H_x, word_mask = text.words(H_S)  # [B, w, d], [B, w]: nobody reads what the other pieces find
+        S = self.text_layer(H_x, H_S, text.mask)  # [B, w, d]
         I = self.image_layer(V, V, picture_mask)  # [B, r, d]  # noqa: E741
-        x = self.cross_layer(S, I, picture_mask)  # [B, n, d]
-        x, word_mask = text.words(x)  # [B, w, d], [B, w]
+        x = self.cross_layer(S, I, picture_mask)  # [B, w, d]
         gates = {kind: gate.expand(-1, word_mask.shape[1], -1) for kind, gate in gates.items()}
         return WordStates(x, word_mask, gates)
 
