@@ -368,6 +368,12 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
                 "This model has no image encoder (vision_config is null): give object_features instead of "
                 "pixel_values, or start with from_text_vision_pretrained(text, vision)."
             )
+        learns_statistics = self.vision_model.training and not self.config.freeze_bn
+        if torch.compiler.is_compiling() and not learns_statistics:  # a graph needs shapes that no mask decides
+            pictures = pixel_values.masked_fill(~mask[..., None, None, None], 0).flatten(0, 1)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.finetune_cnn):
+                cells = feature_map(self.vision_model, pictures.to(self.vision_model.dtype)).unflatten(0, mask.shape)
+            return cells.masked_fill(~mask[..., None, None], 0)
         trained = self.training and self.config.finetune_cnn and torch.is_grad_enabled()
         pictures = pixel_values[mask].to(self.vision_model.dtype)  # [real, 3, H, W]
         if not len(pictures) and not trained:
