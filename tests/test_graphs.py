@@ -35,10 +35,11 @@ def test_a_step_of_training_compiles_whole_and_has_the_gradients_of_the_eager_on
         model.zero_grad()
         loss = step(**batch).loss
         loss.backward()
-        gradients.append([loss.detach()] + [p.grad for p in model.parameters() if p.grad is not None])
+        named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        gradients.append(named | {"loss": loss.detach()})
     eager, compiled = gradients
-    assert len(eager) == len(compiled) > 10
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(eager, compiled, strict=True))
+    assert len(eager) > 10
+    torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-3)
 
 
 @of_graph_systems
