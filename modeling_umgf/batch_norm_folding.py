@@ -14,22 +14,22 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-Pairs = list[tuple[nn.Conv2d, nn.BatchNorm2d]]
-
-PAIRS: weakref.WeakKeyDictionary[nn.Module, Pairs] = weakref.WeakKeyDictionary()
-"""Of each module that was run: convolutions whose output nothing but a batch norm reads."""
+PAIRS: weakref.WeakKeyDictionary[nn.Module, list[tuple[str, str]]] = weakref.WeakKeyDictionary()
+"""Of each encoder that was run, by name, the convolutions whose output nothing but a batch norm reads, and that one."""
 
 
 def folded_batch_norms(encoder: nn.Module, pictures: torch.Tensor) -> AbstractContextManager:
     """What to enter while an encoder runs on pictures [N, 3, H, W]; its results stay the same but for rounding."""
-    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    modules = dict(encoder.named_modules())
+    norms = [module for module in modules.values() if isinstance(module, nn.BatchNorm2d)]
     if torch.compiler.is_compiling() or pictures.is_meta or not norms or any(norm.training for norm in norms):
         return nullcontext()
     if encoder not in PAIRS:
         with torch.no_grad(), Finding() as found:
             encoder(pixel_values=pictures[:1])
-        PAIRS[encoder] = found.pairs(encoder)
-    return Folding(PAIRS[encoder])
+        PAIRS[encoder] = found.pairs(modules)
+    pairs = [(modules.get(conv), modules.get(norm)) for conv, norm in PAIRS[encoder]]
+    return Folding([(conv, norm) for conv, norm in pairs if can_fold(conv, norm)])
 
 
 @dataclass
@@ -67,13 +67,13 @@ class Finding(TorchFunctionMode):
             self.last[id(result)] = found
         return result
 
-    def pairs(self, encoder: nn.Module) -> Pairs:
-        """The pairs among the modules of the encoder that has run."""
-        modules = {id(module.weight): module for module in encoder.modules() if hasattr(module, "weight")}
+    def pairs(self, modules: dict[str, nn.Module]) -> list[tuple[str, str]]:
+        """The pairs among the modules of the encoder that has run, by name."""
+        names = {id(module.weight): name for name, module in modules.items() if hasattr(module, "weight")}
         runs = [id(found.weight) for found in self.convolved]
         pairs = []
         for found in self.convolved:
-            conv, norm = modules.get(id(found.weight)), modules.get(id(found.norm_weight))
+            conv, norm = names.get(id(found.weight)), names.get(id(found.norm_weight))
             if found.readers == 1 and runs.count(id(found.weight)) == 1 and None not in (conv, norm):
                 pairs.append((conv, norm))
         return pairs
@@ -82,9 +82,9 @@ class Finding(TorchFunctionMode):
 class Folding(TorchFunctionMode):
     """Folds pairs: the convolution does the work of both, the batch norm hands on what it gets."""
 
-    def __init__(self, pairs: Pairs):
+    def __init__(self, pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]]):
         super().__init__()
-        self.pairs = {id(conv.weight): (conv, norm) for conv, norm in pairs if can_fold(conv, norm)}
+        self.pairs = {id(conv.weight): (conv, norm) for conv, norm in pairs}
         self.normalised: dict[int, torch.Tensor] = {}  # outputs that no batch norm has handed on yet, by their id
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -99,16 +99,19 @@ class Folding(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def can_fold(conv: nn.Module, norm: nn.Module) -> bool:
+def can_fold(conv: nn.Module | None, norm: nn.Module | None) -> bool:
     """Whether both are still what they were, and nobody listens in between."""
     as_made = type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    if not as_made:
+        return False
     listeners = (conv._forward_hooks, norm._forward_pre_hooks, norm._forward_hooks)
-    return as_made and not any(listeners)
+    return not any(listeners)
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of a convolution that does what both do."""
-    scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)  # [out]
+    exact = torch.promote_types(conv.weight.dtype, torch.float32)
+    scale = norm.weight.to(exact) * torch.rsqrt(norm.running_var.to(exact) + norm.eps)  # [out]
     mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
     bias = norm.bias - mean * scale
     return (conv.weight * scale[:, None, None, None]).to(conv.weight.dtype), bias.to(conv.weight.dtype)
