@@ -270,9 +270,25 @@ def numbers(results: dict[str, dict[str, Any]]) -> str:
 
 def readme(results: dict[str, dict[str, Any]]) -> str:
     """README.md with the table between its markers renewed."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return between_markers(ROOT / "README.md", numbers(results))
+
+
+def speed_page(results: dict[str, dict[str, Any]]) -> str:
+    """docs/speed.md with the tables between its markers renewed."""
+    parts = []
+    for name in ("speed", "speed_cuda"):
+        if name in results:
+            result = results[name]
+            parts += [f"{result['configuration']['device']}: {result['machine']}, {result['date']}.\n"]
+            parts += result_tables(result["results"])
+    return between_markers(DOCS / "speed.md", "\n".join(parts or ["No results are stored yet."]))
+
+
+def between_markers(page: Path, text: str) -> str:
+    """A page with another text between its markers."""
     start, end = MARKERS
-    return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{numbers(results)}\n{end}", text, flags=re.DOTALL)
+    written = page.read_text(encoding="utf-8")
+    return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}\n{end}", written, flags=re.DOTALL)
 
 
 def package_card(results: dict[str, dict[str, Any]]) -> str:
@@ -316,6 +332,7 @@ def pages() -> dict[Path, str]:
         DOCS / "api_reference.md": api_reference(),
         DOCS / "commands.md": commands_page(),
         DOCS / "results.md": results_page(results),
+        DOCS / "speed.md": speed_page(results),
     }
     if (ROOT / "README.md").exists():
         texts[ROOT / "README.md"] = readme(results)
