@@ -188,7 +188,7 @@ class RgcnModel(MultimodalNerModel):
 
 
 def weighted_sum(weights: torch.Tensor, N: torch.Tensor, project: nn.Module) -> torch.Tensor:
-    """Σ_j a_j P(N_j) [B, r, d] of weights a [B, k] and N [B, k, r, F]: P is linear, so it is applied once, to the mean."""
+    """Σ_j a_j P(N_j) [B, r, d] of weights a [B, k] and N [B, k, r, F]; P is linear: it is applied once, to the mean."""
     total = weights.sum(1, keepdim=True)  # [B, 1]
     mean = torch.einsum("bk,bkrf->brf", weights / total.clamp(min=1e-6), N)  # [B, r, F]
     return total[:, :, None] * project(mean)
