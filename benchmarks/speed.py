@@ -244,7 +244,7 @@ def of_package(tagger: PreTrainedModel, batch: Batch, name: str = "package") -> 
 
 @dataclass
 class Part:
-    """One table: its competitors, the rounds they run, and which one the others are compared with."""
+    """One table: its competitors, the rounds they run, and whom all are compared with (in their own precision)."""
 
     title: str
     makers: dict[str, Callable[[], Competitor]]
@@ -284,7 +284,7 @@ def parts(sizes: Sizes, device: torch.device, titles: set[str]) -> Iterator[Part
         makers = of_package(theirs, pieces, "transformers") | of_package(tagger, batch)
         if not training:
             makers |= of_package(TextEncoder(tagger), batch, "text encoder alone")
-        yield Part(title, makers, sizes.rounds_from_features, "transformers, float32")
+        yield Part(title, makers, sizes.rounds_from_features, "transformers")
 
 
 def on(device: torch.device, batch: Batch) -> Batch:
@@ -328,8 +328,9 @@ def measure(part: Part, sizes: Sizes, device: torch.device) -> list[dict]:
     seconds = side_by_side(competitors | products, part.rounds, clock=time.perf_counter, warm_up=False)
     rows = []
     for name in competitors:
-        row = {"what": name, "seconds": round(seconds[name], 4)}
-        row["times faster"] = round(seconds[part.reference] / seconds[name], 2)
+        precision = name.partition(", ")[2]
+        reference = seconds.get(part.reference) or seconds[f"{part.reference}, {precision}"]
+        row = {"what": name, "seconds": round(seconds[name], 4), "times faster": round(reference / seconds[name], 2)}
         counted = operations.get(name, operations.get(name.removesuffix(", compiled")))
         kind = "bf16" if "bf16" in name else "TF32" if "TF32" in name else "float32"
         rate = products[kind].operations / seconds[kind]

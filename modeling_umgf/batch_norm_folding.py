@@ -25,6 +25,8 @@ def folded_batch_norms(encoder: nn.Module, pictures: torch.Tensor) -> AbstractCo
     if torch.compiler.is_compiling() or pictures.is_meta or not norms or any(norm.training for norm in norms):
         return nullcontext()
     if encoder not in PAIRS:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return nullcontext()  # a run that other processes do not make may wait for them forever
         with torch.no_grad(), Finding() as found:
             encoder(pixel_values=pictures[:1])
         PAIRS[encoder] = found.pairs(modules)
@@ -102,7 +104,7 @@ class Folding(TorchFunctionMode):
 def can_fold(conv: nn.Module | None, norm: nn.Module | None) -> bool:
     """Whether both are still what they were, and nobody listens in between."""
     as_made = type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
-    if not as_made:
+    if not as_made or conv.weight.device != norm.weight.device:
         return False
     listeners = (conv._forward_hooks, norm._forward_pre_hooks, norm._forward_hooks)
     return not any(listeners)

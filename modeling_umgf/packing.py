@@ -84,7 +84,8 @@ def can_pack(text_model: PreTrainedModel, input_ids: torch.Tensor, mask: torch.T
         and not config.is_decoder
         and not (config.output_attentions or config.output_hidden_states)
         and arguments.keys() <= {"token_type_ids", "position_ids"}
+        and all(isinstance(argument, torch.Tensor) for argument in arguments.values())
         and input_ids.device.type == "cpu"
-        and not torch.compiler.is_compiling()
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and mask.shape == input_ids.shape
     )
