@@ -347,7 +347,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny models, which say nothing about speed")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda, where TF32 and compiled models are timed too")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processor cores")
-    parser.add_argument("--name", default="speed", help="the result is stored as benchmarks/results/NAME.json")
+    parser.add_argument("--name", help="stored as benchmarks/results/NAME.json; default: speed, with --quick nowhere")
     options = parser.parse_args(arguments)
     begin = time.time()
     logging.set_verbosity_error()
@@ -365,9 +365,10 @@ def main(arguments: list[str] | None = None) -> None:
         "time": f"median of {sizes.rounds_from_pixels} rounds from pixels, else {sizes.rounds_from_features}"
     }
 
-    unfinished = RESULTS / f"{options.name}.unfinished.json"
+    name = options.name or ("" if options.quick else "speed")
+    unfinished = RESULTS / f"{name}.unfinished.json"
     results = {}
-    if unfinished.exists():
+    if name and unfinished.exists():
         before = json.loads(unfinished.read_text())
         results = before["results"] if before["configuration"] == configuration else {}
     for part in parts(sizes, device, {title.rpartition(", ")[0] for title in results} | results.keys()):
@@ -375,10 +376,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(part.title)
         for row in results[part.title]:
             print("   ", row)
-        unfinished.write_text(json.dumps({"configuration": configuration, "results": results}))
+        if name:
+            unfinished.write_text(json.dumps({"configuration": configuration, "results": results}))
     compare_with_pixels(results)
-    print(write_result(options.name, configuration, results, time.time() - begin))
-    unfinished.unlink(missing_ok=True)
+    if name:
+        print(write_result(name, configuration, results, time.time() - begin))
+        unfinished.unlink(missing_ok=True)
 
 
 def compare_with_pixels(results: dict[str, list[dict]]) -> None:

@@ -74,8 +74,8 @@ def test_one_command_measures_everything_and_goes_on_where_it_was_stopped(tmp_pa
 
     monkeypatch.setattr(speed, "measure", stops_once)
     with pytest.raises(KeyboardInterrupt):
-        speed.main(["--quick", "--threads", "1"])
-    speed.main(["--quick", "--threads", "1"])
+        speed.main(["--quick", "--threads", "1", "--name", "speed"])
+    speed.main(["--quick", "--threads", "1", "--name", "speed"])
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
     results = json.loads((tmp_path / "speed.json").read_text())["results"]
     done = [title for title in measured if title != "stopped"]
