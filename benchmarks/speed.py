@@ -267,7 +267,7 @@ def parts(sizes: Sizes, device: torch.device, titles: set[str]) -> Iterator[Part
                 if not from_pixels:
                     tagger.model.vision_model = None
                     tagger.model.config.finetune_cnn = False
-                plain = PLAIN[system](copy.deepcopy(tagger))
+                plain = PLAIN[system](copy.deepcopy(tagger)).to(device)
                 makers = {"plain recipe": partial(Competitor, plain, batch, fused=False)} | of_package(tagger, batch)
                 if not training and not from_pixels:
                     makers |= of_package(TextEncoder(tagger), batch, "text encoder alone")
