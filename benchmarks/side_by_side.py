@@ -10,20 +10,22 @@ def side_by_side(
     rounds: int,
     repeats: int = 1,
     clock: Callable[[], float] = time.process_time,
+    warm_up: bool = True,
 ) -> dict[str, float]:
     """Time functions in turn.
 
     Args:
-        functions: what to time, by name; each is called once before.
+        functions: what to time, by name.
         rounds: how often all have their turn.
         repeats: calls in a turn.
         clock: what counts the seconds; default: those of the processor, for work on one core.
+        warm_up: call each once before, uncounted.
 
     Returns:
         For each the median over the rounds of the seconds of a call.
     """
     seconds = {name: [] for name in functions}
-    for function in functions.values():
+    for function in functions.values() if warm_up else ():
         function()
     for _ in range(rounds):
         for name, function in functions.items():

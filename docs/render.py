@@ -277,7 +277,7 @@ def numbers(results: dict[str, dict[str, Any]]) -> str:
 
 def readme(results: dict[str, dict[str, Any]]) -> str:
     """README.md with the table between its markers renewed."""
-    return between_markers((ROOT / "README.md").read_text(encoding="utf-8"), numbers(results))
+    return between_markers(ROOT / "README.md", numbers(results))
 
 
 def which_system() -> str:
@@ -287,7 +287,7 @@ def which_system() -> str:
         parts.append("![Test F1 of all systems that were run, with intervals](figures/systems.svg)\n")
     for group in GROUPS:
         parts += [f"### {recipe_tables.title(group)}\n", recipe_tables.comparison(group), ""]
-    return between_markers((DOCS / "which_system.md").read_text(encoding="utf-8"), "\n".join(parts).strip())
+    return between_markers(DOCS / "which_system.md", "\n".join(parts).strip())
 
 
 def first_model(results: dict[str, dict[str, Any]]) -> str:
@@ -304,13 +304,25 @@ def first_model(results: dict[str, dict[str, Any]]) -> str:
         machine = stored["machine"]
     f1 = with_deviation(statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else None)
     told = f"It takes {seconds / 60:.0f} minutes ({machine}). Expect a test F1 of {f1} ({len(scores)} seeds)."
-    return between_markers((DOCS / "first_real_model.md").read_text(encoding="utf-8"), told)
+    return between_markers(DOCS / "first_real_model.md", told)
 
 
-def between_markers(text: str, generated: str) -> str:
-    """A page with what stands between its markers renewed."""
+def speed_page(results: dict[str, dict[str, Any]]) -> str:
+    """docs/speed.md with the tables between its markers renewed."""
+    parts = []
+    for name in ("speed", "speed_cuda"):
+        if name in results:
+            result = results[name]
+            parts += [f"{result['configuration']['device']}: {result['machine']}, {result['date']}.\n"]
+            parts += result_tables(result["results"])
+    return between_markers(DOCS / "speed.md", "\n".join(parts or ["No results are stored yet."]))
+
+
+def between_markers(page: Path, text: str) -> str:
+    """A page with another text between its markers."""
     start, end = MARKERS
-    return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{generated}\n{end}", text, flags=re.DOTALL)
+    written = page.read_text(encoding="utf-8")
+    return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}\n{end}", written, flags=re.DOTALL)
 
 
 def package_card(results: dict[str, dict[str, Any]]) -> str:
@@ -353,6 +365,7 @@ def pages() -> dict[Path, str]:
         DOCS / "tables.md": GENERATED.format("benchmarks/") + recipe_tables.tables_page(),
         DOCS / "which_system.md": which_system(),
         DOCS / "first_real_model.md": first_model(results),
+        DOCS / "speed.md": speed_page(results),
     }
     if (ROOT / "README.md").exists():
         texts[ROOT / "README.md"] = readme(results)

@@ -379,22 +379,18 @@ def viterbi(
     left, right = scores.chunk(2)
     from_both_ends = torch.stack([left, right.flip(0)], dim=1)  # [s / 2, 2, L + 1, B]
     state = from_both_ends[0]  # score of the best path from either end that has reached each label
-    is_best = []
+    previous = []
     for score in from_both_ends.unbind(0)[1:]:
-        candidates = state.unsqueeze(2) + both_transitions  # [2, L + 1, L + 1, B]
-        best = candidates.amax(1)
-        is_best.append(candidates >= best.unsqueeze(1))
+        best, before = (state.unsqueeze(2) + both_transitions).max(1)  # [2, L + 1, B]
         state = best.add_(score)
+        previous.append(before)
 
     labels = scores.shape[1]
     left, right = state
-    met = (left.unsqueeze(1) + transitions + right).flatten(0, 1).argmax(0)  # [B]
+    met = (left.unsqueeze(1) + transitions + right).flatten(0, 1).max(0).indices  # [B]
     path = [torch.stack([met // labels, met % labels]).unsqueeze(1)]  # [2, 1, B], from the middle to both ends
-    if is_best:
-        first_is_highest = torch.arange(labels - 1, -1, -1, dtype=torch.int16, device=mask.device)[:, None, None]
-        previous = labels - 1 - (torch.stack(is_best) * first_is_highest).amax(2).long()  # [s / 2 - 1, 2, L + 1, B]
-        for before in reversed(previous.unbind(0)):
-            path.append(before.gather(1, path[-1]))
+    for before in reversed(previous):
+        path.append(before.gather(1, path[-1]))
     left, right = torch.cat(path, dim=1)  # [s / 2, B]
     path = torch.cat([left.flip(0), right]).T.clamp_(max=labels - 2)  # [B, s]; of emissions that are NaN any label
     return path.gather(1, steps).masked_fill_(~mask, -100)
@@ -416,7 +412,8 @@ def _step_by_step(emissions: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
     table[-1, -1] = 0  # its last row is padding
     places = torch.arange(rows * words, device=mask.device).view(rows, words).masked_fill(~mask, rows * words)
     places = places.new_full((rows, words + 2 + words % 2), rows * words).scatter_(1, steps, places)  # [B, s]
-    return table[places.T].transpose(1, 2).contiguous(), steps
+    scores = table.index_select(0, places.T.flatten()).unflatten(0, (-1, rows))  # [s, B, L + 1]
+    return scores.transpose(1, 2).contiguous(), steps
 
 
 def _steps(mask: torch.Tensor) -> torch.Tensor:

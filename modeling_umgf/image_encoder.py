@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from .batch_norm_folding import folded_batch_norms
 from .modeling_bilstm import BilstmModel  # noqa: F401 - a text encoder of this package: a saved model carries it
 
 ATTENTION_FLAGS = {
@@ -18,6 +19,9 @@ ATTENTION_FLAGS = {
     "flash_attention_2": "_supports_flash_attn",
     "flex_attention": "_supports_flex_attn",
 }
+PICTURES_AT_ONCE = 16
+"""A processor is slower on more, whose maps it must fetch from memory again and again."""
+
 ANY_SIZE = 224
 """Pixels of the pictures of an encoder whose configuration names no size, since it reads any."""
 
@@ -44,8 +48,18 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def feature_map(image_encoder: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    """Run an image encoder on pictures [N, 3, H, W]; returns its cells, row by row: [N, r, F]."""
-    states = image_encoder(pixel_values=pictures).last_hidden_state
+    """Run an image encoder on pictures [N, 3, H, W]; returns its cells, row by row: [N, r, F].
+
+    Channels come last in memory, as convolutions like it best, and batch norms that learn nothing are folded.
+    """
+    on_processor = pictures.device.type == "cpu"
+    learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in image_encoder.parameters())
+    if not (on_processor and learns):  # oneDNN's gradients crash there for some numbers of channels
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+    if on_processor and not learns and not image_encoder.training and len(pictures) > PICTURES_AT_ONCE:
+        return torch.cat([feature_map(image_encoder, part) for part in pictures.split(PICTURES_AT_ONCE)])
+    with folded_batch_norms(image_encoder, pictures):
+        states = image_encoder(pixel_values=pictures).last_hidden_state
     if states.ndim == 4:  # convolutional: [N, F, h, w], or [N, h, w, F] in some timm models
         channels_first = states.shape[2] == states.shape[3]
         return states.flatten(2).transpose(1, 2) if channels_first else states.flatten(1, 2)

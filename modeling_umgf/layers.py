@@ -97,9 +97,15 @@ class Gate(nn.Module):
         """Return the gate [B, n, d] of states H [B, n, d] for G [B, 1 or n, d]."""
         return torch.sigmoid(self.own(H) + self.other(G))
 
-    def pairs(self, H: torch.Tensor, G: torch.Tensor) -> torch.Tensor:
-        """Return the gates [B, n, m, d] of every state in H [B, n, d] for every one in G [B, m, d]."""
-        return torch.sigmoid(self.own(H)[:, :, None] + self.other(G)[:, None])
+    def pairs(self, H: torch.Tensor, G: torch.Tensor, edges: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the gates [B, n, m, d] of every state in H [B, n, d] for every one in G [B, m, d].
+
+        Where edges [B, 1 or n, m] are given, those that are false have a closed gate, 0.
+        """
+        pairs = self.own(H)[:, :, None] + self.other(G)[:, None]  # all below happens in this one tensor
+        if edges is not None:
+            pairs = pairs.masked_fill_(~edges[..., None], float("-inf"))
+        return pairs.sigmoid_()
 
 
 def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

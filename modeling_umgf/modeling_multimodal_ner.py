@@ -23,6 +23,7 @@ from .configuration_multimodal_ner import MultimodalNerConfig
 from .decoders import LABEL_DECODERS, LinearChainCrf
 from .image_encoder import blank_picture, build_encoder, feature_map, load_image_encoder, measure, running_statistics
 from .labels import bio_transition_penalty
+from .packing import can_pack, positions, rows_of
 from .pushed_card import add_card
 
 logger = logging.get_logger(__name__)
@@ -310,10 +311,21 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
         """Run the text encoder on pieces [B, n]; in training with word dropout."""
+        mask = attention_mask.bool()
+        rows = rows_of(mask) if can_pack(self.text_model, input_ids, mask, kwargs) else None
+        if rows is not None:
+            types = torch.zeros_like(input_ids)
+            kwargs = {"position_ids": positions(self.text_model.config, input_ids), "token_type_ids": types} | kwargs
+            kwargs = {name: rows.pack(tensor.expand_as(input_ids)) for name, tensor in kwargs.items()}
+            input_ids, attention_mask = rows.pack(input_ids), rows.attention_mask
         if self.training and self.config.word_dropout:
             embeddings = self.embed_pieces(input_ids)
-            return self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            outputs = self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
+        else:
+            outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if rows is not None:
+            outputs.last_hidden_state = rows.unpack(outputs.last_hidden_state, mask)
+        return outputs
 
     def embed_pieces(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of pieces [B, n], of the width that the text encoder has there; with word dropout."""
@@ -370,6 +382,12 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
                 "This model has no image encoder (vision_config is null): give object_features instead of "
                 "pixel_values, or start with from_text_vision_pretrained(text, vision)."
             )
+        learns_statistics = self.vision_model.training and not self.config.freeze_bn
+        if torch.compiler.is_compiling() and not learns_statistics:  # a graph needs shapes that no mask decides
+            pictures = pixel_values.masked_fill(~mask[..., None, None, None], 0).flatten(0, 1)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.finetune_cnn):
+                cells = feature_map(self.vision_model, pictures.to(self.vision_model.dtype)).unflatten(0, mask.shape)
+            return cells.masked_fill(~mask[..., None, None], 0)
         trained = self.training and self.config.finetune_cnn and torch.is_grad_enabled()
         pictures = pixel_values[mask].to(self.vision_model.dtype)  # [real, 3, H, W]
         if not len(pictures) and not trained:

@@ -26,29 +26,31 @@ class StarGraphConvolution(nn.Module):
         self.gcn_norm = config.gcn_norm
         self.weight = nn.Linear(config.hidden_size, config.hidden_size)  # W, b
 
-    def forward(self, hub, spokes, scores, mask) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, hub, spokes, scores, mask, project=None) -> tuple[torch.Tensor, torch.Tensor]:
         """Convolve row by row.
 
         Args:
             hub: u_0 [B, r, d].
-            spokes: u_1 … u_k [B, k, r, d].
+            spokes: u_1 … u_k [B, k, r, d]; or, with a projection, [B, k, r, F] what it makes them of.
             scores: s [B, k], the weights of the edges.
             mask: [B, k] real edges; what the others hold has no influence.
+            project: P, a linear layer from F to d, or None.
 
         Returns:
             The message [B, r, d] (0 where there is no edge), and how much of it each spoke brings [B, k].
         """
         s = scores.masked_fill(~mask, 0)  # [B, k]
-        nodes = torch.cat([hub[:, None], spokes], dim=1)  # U: [B, 1 + k, r, d]
-        A = torch.eye(nodes.shape[1], device=s.device, dtype=s.dtype).repeat(len(s), 1, 1)  # Ã: [B, 1 + k, 1 + k]
+        project = project or nn.Identity()
+        A = torch.eye(1 + s.shape[1], device=s.device, dtype=s.dtype).repeat(len(s), 1, 1)  # Ã: [B, 1 + k, 1 + k]
         A[:, 0, 1:] = A[:, 1:, 0] = s
         if self.gcn_norm == "sym":
             degree = A.sum(-1)  # D
             A = A / (degree[:, :, None] * degree[:, None, :]).sqrt()
-        A = A.to(nodes.dtype)
+        A = A.to(hub.dtype)
         if self.readout == "hub":
-            Z = torch.relu(self.weight(torch.einsum("bj,bjrd->brd", A[:, 0], nodes)))  # Z_0
+            Z = torch.relu(self.weight(A[:, 0, :1, None] * hub + weighted_sum(A[:, 0, 1:], spokes, project)))  # Z_0
         else:
+            nodes = torch.cat([hub[:, None], project(spokes)], dim=1)  # U: [B, 1 + k, r, d]
             Z = torch.relu(self.weight(torch.einsum("bij,bjrd->bird", A, nodes)))  # [B, 1 + k, r, d]
             real = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1).to(Z.dtype)  # [B, 1 + k]
             Z = torch.einsum("bi,bird->brd", real / real.sum(1, keepdim=True), Z)
@@ -130,15 +132,15 @@ class RgcnModel(MultimodalNerModel):
             N, s, mask = self.neighbors(H_S, intra_neighbor_features, intra_neighbor_scores, intra_neighbor_mask)
             V, picture_mask, N = same_rows(V, picture_mask, N)
             mask = mask & picture_mask.any(1, keepdim=True)  # no own picture: no hub
-            G, shares = self.intra_convolution(V, N, s, mask)  # [B, r, d], [B, k]
+            G, shares = self.intra_convolution(V, N, s, mask, self.project_neighbor)  # [B, r, d], [B, k]
             V, gamma = add_message(V, G, self.intra_gate)  # H_I: [B, r, d], [B, r]
             gates["intra"] = gamma.mean(1)[:, None, None] * shares[:, None]  # [B, 1, k]
 
         H_S = self.dropout(H_S)
-        S = self.text_layer(H_S, H_S, text.mask)  # [B, n, d]
+        H_x, word_mask = text.words(H_S)  # [B, w, d], [B, w]: nobody reads what the other pieces find
+        S = self.text_layer(H_x, H_S, text.mask)  # [B, w, d]
         I = self.image_layer(V, V, picture_mask)  # [B, r, d]  # noqa: E741
-        x = self.cross_layer(S, I, picture_mask)  # [B, n, d]
-        x, word_mask = text.words(x)  # [B, w, d], [B, w]
+        x = self.cross_layer(S, I, picture_mask)  # [B, w, d]
         gates = {kind: gate.expand(-1, word_mask.shape[1], -1) for kind, gate in gates.items()}
         return WordStates(x, word_mask, gates)
 
@@ -149,9 +151,14 @@ class RgcnModel(MultimodalNerModel):
         rows = self.encode_regions(H_S, pixel_values, object_features, object_mask).at_least_one()  # [B, r, F]
         return self.projection(rows.states), rows.mask
 
+    @property
+    def project_neighbor(self) -> nn.Linear:
+        """P for the pictures of neighbours."""
+        return self.neighbor_projection or self.projection
+
     def neighbors(self, H_S, features, scores, mask, pooled=False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return P(N) [B, k, r, d] (pooled: r = 1), s [B, k] and the real ones [B, k] of at most k neighbours."""
-        project = self.neighbor_projection or self.projection
+        """Return N [B, k, r, F] (pooled: r = 1), s [B, k] and the real ones [B, k] of at most k neighbours."""
+        project = self.project_neighbor
         if features is None:
             features = H_S.new_zeros(len(H_S), 0, 1, project.in_features)
             scores = mask = None
@@ -166,17 +173,25 @@ class RgcnModel(MultimodalNerModel):
             N = N.mean(2, keepdim=True)
         s = torch.ones(N.shape[:2], device=N.device) if scores is None else scores[:, :k].float()
         mask = s > 0 if mask is None else mask[:, :k].bool() & (s > 0)
-        return project(N.masked_fill(~mask[:, :, None, None], 0)), s.masked_fill(~mask, 0), mask
+        return N.masked_fill(~mask[:, :, None, None], 0), s.masked_fill(~mask, 0), mask
 
     def inter_message(self, H_S, text_mask, N, s, mask) -> tuple[torch.Tensor, torch.Tensor]:
         """What the pictures that match the text tell it, [B, 1 or n, d], and the share of each of them [B, k]."""
         if self.config.inter_granularity == "pooled":
             hub = (H_S * text_mask[..., None]).sum(1, keepdim=True) / text_mask.sum(1)[:, None, None]  # [B, 1, d]
-            return self.inter_convolution(hub, N, s, mask)
+            return self.inter_convolution(hub, N, s, mask, self.project_neighbor)
         shares = s / s.sum(1, keepdim=True).clamp(min=1e-6)  # [B, k]
-        G = torch.relu(self.inter_convolution.weight(torch.einsum("bk,bkrd->brd", shares.to(N.dtype), N)))
+        G = weighted_sum(shares.to(N.dtype), N, self.project_neighbor)  # [B, r, d]
+        G = torch.relu(self.inter_convolution.weight(G))
         rows_mask = mask.any(1, keepdim=True).expand(-1, G.shape[1])  # [B, r]
         return self.region_attention(H_S, G, rows_mask), shares
+
+
+def weighted_sum(weights: torch.Tensor, N: torch.Tensor, project: nn.Module) -> torch.Tensor:
+    """Σ_j a_j P(N_j) [B, r, d] of weights a [B, k] and N [B, k, r, F]; P is linear: it is applied once, to the mean."""
+    total = weights.sum(1, keepdim=True)  # [B, 1]
+    mean = torch.einsum("bk,bkrf->brf", weights / total.clamp(min=1e-6), N)  # [B, r, F]
+    return total[:, :, None] * project(mean)
 
 
 def add_message(H: torch.Tensor, G: torch.Tensor, gate: Gate | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,11 +48,11 @@ class ModalityUpdate(nn.Module):
 
     def receive(self, C: torch.Tensor, C_other: torch.Tensor, edges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq. 3-8: gather from C_other [B, other, d] along edges [B, own, other], then the feed-forward layer."""
-        gates = self.gate.pairs(C, C_other) * edges[..., None]  # [B, own, other, d]
+        gates = self.gate.pairs(C, C_other, edges)  # [B, own, other, d]
         gathered = (gates * C_other[:, None]).sum(2)  # [B, own, d]
         R = self.gate_norm(C + self.dropout(gathered))
         H = self.feed_forward_norm(R + self.dropout(self.feed_forward(R)))
-        return H, gates.mean(-1)  # [B, own, d], [B, own, other]
+        return H, gates  # [B, own, d], [B, own, other, d]
 
 
 class UmgfLayer(nn.Module):
@@ -73,10 +73,10 @@ class UmgfLayer(nn.Module):
         objects = self.text if self.share_modal_params else self.object  # w/o Ind.: one set of parameters
         C_x = text.attend(H_x, word_mask)
         C_o = objects.attend(H_o, object_mask)
-        H_x, gates = text.receive(C_x, C_o, edges)  # a_ij, eq. 3, 4, 7
+        H_x, a = text.receive(C_x, C_o, edges)  # a_ij, eq. 3, 4, 7
         if not self.is_last:
             H_o, _ = objects.receive(C_o, C_x, edges.transpose(1, 2))  # b_ji, eq. 5, 6, 8
-        return H_x, H_o, gates
+        return H_x, H_o, a.mean(-1)  # [B, w, d], [B, m, d], [B, w, m]
 
 
 class UmgfModel(MultimodalNerModel):
