@@ -148,6 +148,17 @@ class MultimodalNerProcessor(ProcessorMixin):
         )
         return None
 
+    def searches_pictures(self, gaps: Mapping[str, int]) -> bool:
+        """Whether something besides their own crops is looked for in the pictures of posts.
+
+        Args:
+            gaps: for each column of the posts, how many posts have null there.
+        """
+        return any(
+            column not in gaps and self.column_sources.get(column, "given") != "given"
+            for column in self.describers.values()
+        )
+
     def describer_class(self, name: str) -> type[Describer]:
         """The class of a describer; to be implemented where there are `describers`."""
         raise NotImplementedError(f"{type(self).__name__} has no {name}.")
@@ -298,6 +309,12 @@ class MultimodalNerProcessor(ProcessorMixin):
             return {"character_ids": character_ids(words)}
         return {}
 
+    def count_pieces(self, words: Sequence[Sequence[str]]) -> list[int]:
+        """Count the pieces of posts, as far as they are read; exact but for words that the tokenizer has none for."""
+        limit = self.tokenizer.model_max_length
+        rows = self.tokenizer([list(own) for own in words], is_split_into_words=True, return_attention_mask=False)
+        return [min(len(ids), limit) for ids in rows["input_ids"]]
+
     def _max_length(self, options: Mapping[str, Any]) -> int:
         return options.get("max_length") or self.tokenizer.model_max_length
 
@@ -414,15 +431,17 @@ class MultimodalNerProcessor(ProcessorMixin):
             posts: the same posts as they were given.
 
         Raises:
-            ValueError: features that are not [nodes, width].
+            ValueError: features that are not [nodes, width], or [nodes, cells, width].
         """
         features = []
         for i, post in enumerate(posts):
             with naming_post(i, posts):
                 own = post.get("object_features")
                 own = None if own is None else as_tensor("object_features", own, torch.float32)
-                if own is not None and own.shape[:1] != (0,) and (own.ndim != 2 or not own.shape[1]):
-                    raise ValueError(f"object_features of shape {list(own.shape)}; give [objects, width]")
+                if own is not None and own.shape[:1] != (0,) and (own.ndim not in (2, 3) or 0 in own.shape):
+                    raise ValueError(
+                        f"object_features of shape {list(own.shape)}; give [objects, width] or [objects, cells, width]"
+                    )
                 features.append(own)
         if all(own is None for own in features):
             return features
@@ -446,7 +465,7 @@ class MultimodalNerProcessor(ProcessorMixin):
         Args:
             post: the post.
             objects: its nodes, with "box" for crops.
-            features: [m, F] features of the nodes; None = crops are made.
+            features: [m, F] features of the nodes, or [m, r, F] of their cells; None = crops are made.
             options: for the image processor.
         """
         post.nodes["objects"] = list(objects)

@@ -1,6 +1,7 @@
 """Training arguments and the Trainer that every model of this package uses."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler
+from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -19,18 +21,19 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_pt_utils import get_length_grouped_indices
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput
 
 from .checkpoints import checkpoint_to_resume, list_files
 from .conll import conll_block
 from .data_collator import MultimodalNerCollator
-from .evaluation import SeqevalMetric
+from .evaluation import evaluate_tags
 from .files import write_whole
+from .kept_features import KeptFeatures, can_be_kept
 from .model_card import TrainingTime, describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
 
 LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
+MOST_WORKERS = 8
 BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 
 
@@ -59,6 +62,13 @@ class MultimodalNerTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "random, sequential, or group_by_length (less padding)."}
     )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes that open pictures and make batches; default: where pictures are opened for a GPU, one "
+            "for each core, 8 at most, which live as long as the training; else none."
+        },
+    )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "Pin the batches in memory, for a GPU."}
     )
@@ -81,6 +91,9 @@ class MultimodalNerTrainingArguments(TrainingArguments):
             self.evaluate_only()
         if self.data_seed is None:
             self.data_seed = self.seed  # the order of the posts is the same in all processes
+        self.chooses_workers = self.dataloader_num_workers is None
+        """Nobody said how many processes open pictures: the Trainer knows whether there are any."""
+        self.dataloader_num_workers = self.dataloader_num_workers or 0
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused there
         super().__post_init__()
 
@@ -94,6 +107,9 @@ class MultimodalNerTrainingArguments(TrainingArguments):
 class LengthGroups(Sampler):
     """Posts of like length together, in an order that depends on seed and epoch alone: the same in every process.
 
+    The order is that of transformers' sampler: of the shuffled posts, so many batches at a time are sorted, and the
+    longest post of all comes first.
+
     Args:
         lengths: of the posts.
         batch_size: posts in a batch of all processes.
@@ -101,7 +117,7 @@ class LengthGroups(Sampler):
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self.lengths = lengths
+        self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -111,7 +127,32 @@ class LengthGroups(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+        order = torch.randperm(len(self.lengths), generator=generator).numpy()
+        size = self.batch_size * max(1, min(len(order) // (self.batch_size * 4), 50))
+        firsts = range(0, len(order), size)
+        for first in firsts:
+            own = order[first : first + size]
+            order[first : first + size] = own[np.argsort(-self.lengths[own], kind="stable")]
+        longest = max(firsts, key=lambda first: self.lengths[order[first]])
+        order[[0, longest]] = order[[longest, 0]]
+        return map(int, order)
+
+
+class InOrder(Sampler):
+    """Posts in a given order.
+
+    Args:
+        order: their numbers.
+    """
+
+    def __init__(self, order: np.ndarray):
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self.order)
 
 
 class MultimodalNerTrainer(Trainer):
@@ -125,20 +166,24 @@ class MultimodalNerTrainer(Trainer):
 
     def __init__(self, model, args, processing_class, train_dataset=None, eval_dataset=None, callbacks=None, **kwargs):
         kwargs.setdefault("data_collator", MultimodalNerCollator(processing_class))
+        own_scores = {"compute_metrics", "preprocess_logits_for_metrics"}.isdisjoint(kwargs)
+        self.sorts_evaluation = own_scores and not args.batch_eval_metrics  # others may count on the posts' order
         kwargs.setdefault("compute_metrics", self.entity_scores)
         kwargs.setdefault("preprocess_logits_for_metrics", lambda outputs, labels: outputs[1])  # Viterbi labels
         train_dataset = read_columns(train_dataset, processing_class)
         eval_dataset = read_columns(eval_dataset, processing_class)
-        if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
-            lengths = [len(tokens) for tokens in train_dataset["tokens"]]
-            train_dataset = train_dataset.add_column(args.length_column_name, lengths)
         if train_dataset is not None:
             processing_class.remember_sources(train_dataset.column_names)
+        opened = [dataset for dataset in (train_dataset, eval_dataset) if dataset and "image" in dataset.column_names]
+        if args.chooses_workers and opened and not args.use_cpu:  # a model on the CPU needs the cores itself
+            args.dataloader_num_workers = min(MOST_WORKERS, (os.cpu_count() or 1) // args.world_size)
+            args.dataloader_persistent_workers = args.dataloader_num_workers > 0
         self.clock = TrainingTime()
         callbacks = [self.clock, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         self.order = None  # of the training posts, where it is `LengthGroups`
+        self.lengths = {}  # pieces of the posts of datasets, by their fingerprints
         super().__init__(
             model,
             args,
@@ -151,12 +196,18 @@ class MultimodalNerTrainer(Trainer):
         if args.world_size > 1:
             set_seed(args.seed + args.process_index)  # else all processes would drop the same states
         self.card_data = {}
-        self.metric = SeqevalMetric(keep_in_memory=True)
+        self.kept = KeptFeatures(
+            self.model,
+            processing_class,
+            args.per_device_eval_batch_size,
+            args.dataloader_num_workers,
+            self.compute_loss_context_manager,
+        )
 
     def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predicted label ids [B, w] against gold ones, -100 = padding."""
         gold, predicted = self._tags(evaluation.predictions, evaluation.label_ids)
-        return self.metric.compute(predictions=predicted, references=gold)
+        return evaluate_tags(gold, predicted)
 
     def predict_tags(self, dataset: Dataset) -> tuple[list[list[str]], list[list[str]]]:
         """Return the gold and the predicted tags of each post, in the dataset's order."""
@@ -267,13 +318,27 @@ class MultimodalNerTrainer(Trainer):
         if self.is_world_process_zero():
             write_model_card(self.args.output_dir, describe_run(self, **self.card_data), model=self.hub_model_id or ".")
 
+    def _get_dataloader(self, dataset: Dataset, *args, **kwargs) -> DataLoader:
+        own_collator = isinstance(self.data_collator, MultimodalNerCollator)
+        whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)  # the weights are all here
+        if own_collator and whole and can_be_kept(self.model, self.processing_class, dataset):
+            self.kept.model = self.model
+            dataset = self.kept.add_to(dataset)
+        return super()._get_dataloader(dataset, *args, **kwargs)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """As `Trainer`; posts that are given are read, also where workers stay alive with others."""
+        if isinstance(eval_dataset, Dataset):
+            self.__dict__.pop("_eval_dataloaders", None)
+        return super().get_eval_dataloader(eval_dataset)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         # Trainer's own groups by the batch of one process, and in an order that each process draws for itself.
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if dataset is None or self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         posts = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        self.order = LengthGroups(dataset[self.args.length_column_name][:], posts, self.args.data_seed)
+        self.order = LengthGroups(self._lengths(dataset), posts, self.args.data_seed)
         return self.order
 
     def _run_epoch(self, *args, epoch: int, **kwargs):
@@ -281,9 +346,39 @@ class MultimodalNerTrainer(Trainer):
             self.order.epoch = epoch
         return super()._run_epoch(*args, epoch=epoch, **kwargs)
 
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler | None:
-        # Trainer would group evaluation by length too, and so return the predictions in another order.
-        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
+        return InOrder(self._evaluation_order(eval_dataset))
+
+    def _evaluation_order(self, dataset: Dataset) -> np.ndarray:
+        if not self.sorts_evaluation:
+            return np.arange(len(dataset))
+        return np.argsort(-self._lengths(dataset), kind="stable")
+
+    def evaluation_loop(self, dataloader: DataLoader, *args, **kwargs) -> EvalLoopOutput:
+        """As `Trainer`; posts of like length share a batch, and the predictions come in the order of the posts."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        if output.predictions is None or not self.sorts_evaluation:
+            return output
+        place = np.argsort(self._evaluation_order(dataloader.dataset))
+        labels = output.label_ids if output.label_ids is None else output.label_ids[place]
+        return output._replace(predictions=output.predictions[place], label_ids=labels)
+
+    def _lengths(self, dataset: Dataset) -> np.ndarray:
+        """Pieces of each post, counted once."""
+        if dataset._fingerprint not in self.lengths:
+            self.lengths[dataset._fingerprint] = count_pieces(dataset, self.processing_class, self.args.disable_tqdm)
+        return self.lengths[dataset._fingerprint]
+
+
+def count_pieces(dataset: Dataset, processor: MultimodalNerProcessor, disable_tqdm: bool = False) -> np.ndarray:
+    """The number of pieces of each post, as far as they are read."""
+    words = dataset.with_format(None).select_columns(["tokens"])
+    counts = np.empty(len(dataset), np.int32)
+    starts = range(0, len(dataset), 1000)
+    for start in tqdm(starts, "counting pieces", unit="thousand posts", disable=disable_tqdm or len(starts) < 10):
+        own = words[start : start + 1000]["tokens"]
+        counts[start : start + len(own)] = processor.count_pieces(own)
+    return counts
 
 
 def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:
