@@ -1,4 +1,4 @@
-"""Features of a frozen image encoder: the numbers are the same, each picture is looked at once, nothing torn is taken."""
+"""Features of a frozen image encoder: the same numbers, each picture looked at once, nothing torn taken for whole."""
 
 from pathlib import Path
 

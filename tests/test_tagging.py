@@ -279,7 +279,7 @@ def test_the_speed_of_the_bar_counts_the_time_of_the_first_posts(tmp_path, monke
     monkeypatch.setenv("SECONDS_A_SLOW_POST", "0.05")
     posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "SLOW"}] * 8)
     tag(posts, tmp_path / "out.jsonl", tmp_path, batch_size=1)
-    assert len(rates) == 2 and all(0 < rate <= 20 for rate in rates)
+    assert len(rates) == 4 and all(0 < rate <= 20 for rate in rates)
 
 
 def test_a_pipe_is_read_and_written_as_json_lines(tmp_path):
