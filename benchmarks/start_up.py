@@ -1,9 +1,9 @@
-"""How soon the first post is tagged, and whether two processes of the tag command are worth it: fresh processes in turn.
+"""How soon the first post is tagged, and whether a second process of the tag command is worth it.
 
     python -m benchmarks.start_up --encoder sentence-transformers/all-MiniLM-L6-v2 --posts posts.jsonl
 
 Beside the command stand transformers' own pipeline on the same encoder, and what torch and transformers need to be
-imported at all, which no command that runs a model can go below.
+imported at all, which no command that runs a model can go below. All are fresh processes, in turn.
 """
 
 import argparse
