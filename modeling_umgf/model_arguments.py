@@ -389,9 +389,7 @@ def check_pictures_can_be_read(model: PreTrainedModel, processor: MultimodalNerP
         if "image" not in split.column_names:
             continue
         read = [column for column in ("image", "objects", "object_features", "id") if column in split.column_names]
-        for rows in (
-            split.select_columns(read).with_format("arrow").iter(1000)
-        ):  # not all posts in memory
+        for rows in split.select_columns(read).with_format("arrow").iter(1000):  # not all posts in memory
             unread = rows["image"].is_valid()
             if reads_features and "object_features" in read:
                 unread = pc.and_(unread, rows["object_features"].is_null())

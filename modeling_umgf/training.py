@@ -174,10 +174,7 @@ class MultimodalNerTrainer(Trainer):
         eval_dataset = read_columns(eval_dataset, processing_class)
         if train_dataset is not None:
             processing_class.remember_sources(train_dataset.column_names)
-        opened = [dataset for dataset in (train_dataset, eval_dataset) if dataset and "image" in dataset.column_names]
-        if args.chooses_workers and opened and not args.use_cpu:  # a model on the CPU needs the cores itself
-            args.dataloader_num_workers = min(MOST_WORKERS, (os.cpu_count() or 1) // args.world_size)
-            args.dataloader_persistent_workers = args.dataloader_num_workers > 0
+        choose_workers(args, [dataset for dataset in (train_dataset, eval_dataset) if dataset is not None])
         self.clock = TrainingTime()
         callbacks = [self.clock, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
@@ -379,6 +376,14 @@ def count_pieces(dataset: Dataset, processor: MultimodalNerProcessor, disable_tq
         own = words[start : start + 1000]["tokens"]
         counts[start : start + len(own)] = processor.count_pieces(own)
     return counts
+
+
+def choose_workers(arguments: MultimodalNerTrainingArguments, datasets: Sequence[Dataset]) -> None:
+    """Let processes of their own open pictures, unless it was said how many do or the model needs the cores itself."""
+    opens = any("image" in dataset.column_names for dataset in datasets)
+    if arguments.chooses_workers and opens and not arguments.use_cpu:
+        arguments.dataloader_num_workers = min(MOST_WORKERS, (os.cpu_count() or 1) // arguments.world_size)
+        arguments.dataloader_persistent_workers = arguments.dataloader_num_workers > 0
 
 
 def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:
