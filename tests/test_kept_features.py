@@ -1,5 +1,6 @@
 """Features of a frozen image encoder: the same numbers, each picture looked at once, nothing torn taken for whole."""
 
+import multiprocessing
 from pathlib import Path
 
 import datasets
@@ -230,3 +231,25 @@ def test_where_they_are_and_how_large_is_said_once(tmp_path, monkeypatch):
     for _ in range(2):
         features.add_to(dataset_of("umgf"))
     assert len(said) == 1 and str(tmp_path / "cache") in said[0] and "MB" in said[0]
+
+
+def _add_in_process(place: str, results) -> None:
+    datasets.config.HF_DATASETS_CACHE = place
+    looked = []
+    model = frozen_model("umgf")
+    model.base_model.vision_model.register_forward_hook(lambda *_: looked.append(1))
+    described = kept(model, make_processor("umgf")).add_to(dataset_of("umgf"))
+    results.put((len(looked), described[0]["object_features"].sum().item()))
+
+
+def test_of_two_processes_one_computes_and_both_read(tmp_path):
+    forks = multiprocessing.get_context("fork")
+    results = forks.Queue()
+    running = [forks.Process(target=_add_in_process, args=(str(tmp_path / "cache"), results)) for _ in range(2)]
+    for process in running:
+        process.start()
+    (looked, first), (other_looked, second) = (results.get(timeout=120) for _ in running)
+    for process in running:
+        process.join()
+    assert sorted([looked, other_looked]) == [0, 2]
+    assert first == second
