@@ -25,8 +25,8 @@ from .processing_multimodal_ner import MultimodalNerProcessor
 
 logger = logging.get_logger(__name__)
 
-PICTURES_AT_ONCE = 32
-"""Crops that the image encoder sees at once."""
+CROPS_AT_ONCE = 32
+"""Crops that are on their way through the image encoder at once: they must fit in memory."""
 
 NO_SETTINGS = {
     "auto_map",
@@ -159,7 +159,7 @@ class KeptFeatures:
         parts = []
         was_training = self.model.training
         self.model.eval()
-        for part in pixels.to(self.model.device).split(PICTURES_AT_ONCE):
+        for part in pixels.to(self.model.device).split(CROPS_AT_ONCE):
             with self.precision():
                 cells = encode(part[None], torch.ones(1, len(part), dtype=torch.bool, device=part.device))[0]
             parts.append(cells.float().mean(1, keepdim=True) if self.averages else cells.float())
