@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Image
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
@@ -387,11 +387,15 @@ def choose_workers(arguments: MultimodalNerTrainingArguments, datasets: Sequence
 
 
 def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:
-    """Leave out the columns that a processor doesn't read, so that their pictures, say, are never decoded."""
+    """Leave out the columns that a processor doesn't read, and let it decode pictures, as it does elsewhere."""
     if dataset is None:
         return None
     read = ("id", "tokens", "ner_tags", *processor.columns)
-    return dataset.select_columns([name for name in dataset.column_names if name in read])
+    dataset = dataset.select_columns([name for name in dataset.column_names if name in read])
+    picture = dataset.features.get("image")
+    if isinstance(picture, Image) and picture.decode and picture.mode is None:
+        dataset = dataset.cast_column("image", Image(decode=False))
+    return dataset
 
 
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:

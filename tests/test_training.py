@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LABELS, tiny_config, tiny_labels, tiny_tokenizer
+from datasets import Image
 from train_distributed import featured_config, posts, without_dropout
 from train_distributed import main as train_distributed
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -25,6 +26,8 @@ from modeling_umgf import (
     processing_multimodal_ner,
 )
 from modeling_umgf.checkpoints import what_is_torn
+from modeling_umgf.data_collator import MultimodalNerCollator
+from modeling_umgf.pictures import UnreadablePicture
 from modeling_umgf.training import (
     LengthGroups,
     MultimodalNerTrainer,
@@ -283,3 +286,14 @@ def test_a_text_only_run_never_opens_a_picture(tmp_path, monkeypatch):
     )
     trainer.train()
     assert trainer.train_dataset.column_names == trainer.eval_dataset.column_names == ["id", "tokens", "ner_tags"]
+
+
+def test_a_picture_of_the_training_data_is_opened_as_one_that_is_tagged(tmp_path):
+    file = tmp_path / "broken.jpg"
+    file.write_bytes(b"no picture")
+    dataset = posts(3, LABELS).remove_columns("object_features").add_column("image", [None, str(file), None])
+    dataset = dataset.cast_column("image", Image())
+    processor = UmgfProcessor(UmgfImageProcessor(), tiny_tokenizer())
+    rows = read_columns(dataset, processor)
+    with pytest.raises(UnreadablePicture, match="Post 1 of the batch: .*broken.jpg: not a picture in a known format"):
+        MultimodalNerCollator(processor)([rows[i] for i in range(3)])
