@@ -61,10 +61,10 @@ def main() -> None:
             "tag, two processes": [*tag, "--num_proc", "2"],
         }
         seconds = {name: [] for name in commands}
-        for round in range(arguments.rounds + 1):
+        for turn in range(arguments.rounds + 1):
             for name, command in commands.items():
                 took = seconds_to_line(command, folder)
-                if round:  # before that, files come from the disk
+                if turn:  # before that, files come from the disk
                     seconds[name].append(took)
     results = {}
     for name, took in seconds.items():
