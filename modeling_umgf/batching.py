@@ -13,6 +13,10 @@ FILL = {"word_starts": -1, "labels": -100}
 TEXT = ("input_ids", "attention_mask", "token_type_ids", "context_mask")
 """Tensors of pieces; their padding may go on the left."""
 
+FEW = 32
+PADDING = 0.05
+"""A batch of so many items ends before more than this share of it is padding; to cut smaller ones would cost more."""
+
 
 def stack(
     posts: Sequence[Mapping[str, torch.Tensor]],
@@ -111,6 +115,27 @@ def text_alone(batch: Mapping[str, Any], fused: Sequence[str]) -> tuple[dict[str
     return text, lost
 
 
+def alike(sizes: Sequence[int], batch_size: int) -> Iterator[range]:
+    """Cut sorted sizes into batches with little padding.
+
+    Args:
+        sizes: ascending.
+        batch_size: items of a batch at most; it ends earlier only when it has a quarter of them.
+    """
+    least = max(FEW, batch_size // 4)
+    first = 0
+    filled = 0
+    for place, size in enumerate(sizes):
+        count = place - first
+        padded = (count + 1) * size
+        if count == batch_size or (count >= least and padded > (1 + PADDING) * (filled + size)):
+            yield range(first, place)
+            first = place
+            filled = 0
+        filled += size
+    yield range(first, len(sizes))
+
+
 class SortedWindows:
     """Batches of items of like size from a stream of any length, and the way back to the order of the stream.
 
@@ -120,10 +145,10 @@ class SortedWindows:
 
     Args:
         items: the stream.
-        batch_size: items in a batch.
+        batch_size: items in a batch, at most.
         first_window: items of the first window; each has twice as many as the one before it, until there are
         window: items that are sorted among each other.
-        size: what to sort by.
+        size: what to sort by; its last number says how much of a batch an item fills.
         prepare: makes the items of a window ready to be sorted; default: they are.
     """
 
@@ -133,7 +158,7 @@ class SortedWindows:
         batch_size: int,
         first_window: int,
         window: int,
-        size: Callable[[Any], Any],
+        size: Callable[[Any], tuple[int, ...]],
         prepare: Callable[[list[Any]], list[Any]] = list,
     ):
         self.items = iter(items)
@@ -150,7 +175,8 @@ class SortedWindows:
         while own := self.prepare(list(islice(self.items, window))):
             own = dict(enumerate(own))
             order = sorted(own, key=lambda i: self.size(own[i]))
-            batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+            filled = [self.size(own[i])[-1] for i in order]
+            batches = [[order[place] for place in places] for places in alike(filled, self.batch_size)]
             read_before = read
             read += len(own)
             for batch in sorted(batches, key=min):

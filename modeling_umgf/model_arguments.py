@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import yaml
 from datasets import Dataset, DatasetDict
 from transformers import (
@@ -489,17 +490,19 @@ def check_pictures_can_be_read(model: PreTrainedModel, processor: MultimodalNerP
     if not processor.reads_pictures or config.vision_config is not None:
         return
     for name, split in splits.items():
-        columns = [column for column in ("objects", "object_features") if column in split.column_names]
-        if "image" not in split.column_names or split.data["image"].null_count == len(split):
+        if "image" not in split.column_names:
             continue
-        pictures = split.data["image"].is_valid().to_pylist()
-        others = {column: split[column][:] for column in columns}
-        for i, picture in enumerate(pictures):
-            described = reads_features and "object_features" in others and others["object_features"][i] is not None
-            if picture and not described and ("objects" not in others or others["objects"][i] != []):
+        read = [column for column in ("image", "objects", "object_features", "id") if column in split.column_names]
+        for rows in split.select_columns(read).with_format("arrow").iter(1000):  # not all posts in memory
+            unread = rows["image"].is_valid()
+            if reads_features and "object_features" in read:
+                unread = pc.and_(unread, rows["object_features"].is_null())
+            if "objects" in read:  # nobody looked, or something was found
+                unread = pc.and_(unread, pc.not_equal(pc.fill_null(pc.list_value_length(rows["objects"]), -1), 0))
+            if pc.any(unread).as_py():
                 raise ValueError(
-                    f"Post {split['id'][i]} of the split {name} has a picture, but the model has no image encoder: "
-                    "give one as --vision_model or --vision_config, or train the --text_only twin."
+                    f"Post {rows['id'].filter(unread)[0]} of the split {name} has a picture, but the model has no "
+                    "image encoder: give one as --vision_model or --vision_config, or train the --text_only twin."
                 )
 
 

@@ -247,6 +247,7 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
     """
 
     head_class: ClassVar[type | None] = None  # the tagger on top; set where that is defined
+    averages_cells: bool = False  # whether `fuse` reads nothing but the mean of the cells of a node
     output_size: int
 
     def __init__(self, config: MultimodalNerConfig):
@@ -347,7 +348,8 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         Args:
             H: states of the text, of the type that is wanted.
             pixel_values: [B, m, 3, H, W] pictures of the nodes; or
-            object_features: [B, m, F] their features, which count as one cell each. Without either, m = 0.
+            object_features: [B, m, F] their features, which count as one cell each, or [B, m, r, F] their cells.
+                Without either, m = 0.
             object_mask: [B, m] real nodes; None = all.
         """
         if object_features is None and pixel_values is None:
@@ -362,7 +364,8 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         object_mask = object_mask.bool()
         if object_features is None:
             return self.encode_pictures(pixel_values, object_mask).to(H.dtype), object_mask
-        return object_features.masked_fill(~object_mask[..., None], 0)[:, :, None].to(H.dtype), object_mask
+        cells = object_features if object_features.ndim == 4 else object_features[:, :, None]  # [B, m, r, F]
+        return cells.masked_fill(~object_mask[..., None, None], 0).to(H.dtype), object_mask
 
     def encode_regions(
         self,

@@ -64,6 +64,7 @@ class ObjectAgbanModel(MultimodalNerModel):
     """Text encoder, image encoder, bilinear attention and gate. Without objects the words stay what the text says."""
 
     config: ObjectAgbanConfig
+    averages_cells = True
 
     def __init__(self, config: ObjectAgbanConfig):
         super().__init__(config)

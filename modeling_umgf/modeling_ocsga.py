@@ -46,6 +46,7 @@ class OcsgaModel(MultimodalNerModel):
     """Text encoder, the objects' labels and the attention of the words to them."""
 
     config: OcsgaConfig
+    averages_cells = True
 
     def __init__(self, config: OcsgaConfig):
         super().__init__(config)

@@ -88,6 +88,7 @@ class UmgfModel(MultimodalNerModel):
         super().__init__(config)
         h, F, d = config.text_config.hidden_size, config.object_feature_size, config.d_model
         self.output_size = d + (h if config.concat_bert else 0)
+        self.averages_cells = config.visual_nodes != "grid"
         self.text_mlp = nn.Sequential(nn.Linear(h, d))
         if config.text_mlp == "relu":
             self.text_mlp.extend([nn.ReLU(), nn.Dropout(config.dropout)])

@@ -180,6 +180,17 @@ class MultimodalNerProcessor(ProcessorMixin):
         )
         return None
 
+    def searches_pictures(self, gaps: Mapping[str, int]) -> bool:
+        """Whether something besides their own crops is looked for in the pictures of posts.
+
+        Args:
+            gaps: for each column of the posts, how many posts have null there.
+        """
+        return any(
+            column not in gaps and self.column_sources.get(column, "given") != "given"
+            for column in self.describers.values()
+        )
+
     def describer_class(self, name: str) -> type[Describer]:
         """The class of a describer; to be overridden where there are other `describers`."""
         from .descriptors import Captioner, ObjectLabeler  # here, so that only a search for them loads what they need
@@ -433,6 +444,19 @@ class MultimodalNerProcessor(ProcessorMixin):
             return {"character_ids": character_ids(words)}
         return {}
 
+    def count_pieces(self, posts: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Count the pieces of posts and their contexts, as far as they are read.
+
+        Exact but for words that the tokenizer has no piece for, and what it puts between a post and its context.
+
+        Args:
+            posts: rows of a dataset, with `tokens` and the columns of the context.
+        """
+        limit = self.tokenizer.model_max_length
+        words = [[*post["tokens"], *self.context_words(post)] for post in posts]
+        rows = self.tokenizer(words, is_split_into_words=True, return_attention_mask=False, verbose=False)
+        return [min(len(ids), limit) for ids in rows["input_ids"]]
+
     def _max_length(self, options: Mapping[str, Any]) -> int:
         return options.get("max_length") or self.tokenizer.model_max_length
 
@@ -549,15 +573,17 @@ class MultimodalNerProcessor(ProcessorMixin):
             posts: the same posts as they were given.
 
         Raises:
-            ValueError: features that are not [nodes, width].
+            ValueError: features that are not [nodes, width], or [nodes, cells, width].
         """
         features = []
         for i, post in enumerate(posts):
             with naming_post(i, posts):
                 own = post.get("object_features")
                 own = None if own is None else as_tensor("object_features", own, torch.float32)
-                if own is not None and own.shape[:1] != (0,) and (own.ndim != 2 or not own.shape[1]):
-                    raise ValueError(f"object_features of shape {list(own.shape)}; give [objects, width]")
+                if own is not None and own.shape[:1] != (0,) and (own.ndim not in (2, 3) or 0 in own.shape):
+                    raise ValueError(
+                        f"object_features of shape {list(own.shape)}; give [objects, width] or [objects, cells, width]"
+                    )
                 features.append(own)
         if all(own is None for own in features):
             return features
@@ -581,7 +607,7 @@ class MultimodalNerProcessor(ProcessorMixin):
         Args:
             post: the post.
             objects: its nodes, with "box" for crops.
-            features: [m, F] features of the nodes; None = crops are made.
+            features: [m, F] features of the nodes, or [m, r, F] of their cells; None = crops are made.
             options: for the image processor.
         """
         post.nodes["objects"] = list(objects)

@@ -85,6 +85,11 @@ class RgcnProcessor(MultimodalNerProcessor):
         fits = width == (config.neighbor_feature_size or config.object_feature_size)
         return {} if fits else {"neighbor_feature_size": width}
 
+    def searches_pictures(self, gaps: Mapping[str, int]) -> bool:
+        """Whether neighbours are searched, which looks at the posts' own pictures, or something else is."""
+        complete = all(gaps.get(f"neighbors_{relation}") == 0 for relation in RELATIONS)
+        return super().searches_pictures(gaps) or (self.relation_index is not None and not complete)
+
     def describe(self) -> list[str]:
         """Sentences for a card: whether there is a relation index."""
         if self.relation_index is None:

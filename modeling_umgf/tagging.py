@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, nullcontext
@@ -35,8 +35,11 @@ from .post_files import (
 
 Tagger = Callable[[list[dict]], list[Tagged]]
 
-BATCHES_PER_CHUNK = 4
-"""Posts go to a tagger in chunks of so many batches: what a stop can lose."""
+MOST_BATCHES = 32
+"""Posts go to a tagger in chunks of so many batches at most, in which posts of like size share a batch."""
+
+SECONDS_OF_CHUNK = 1.0
+"""Chunks grow from one batch on as long as they are tagged faster than this: it is about what a stop can lose."""
 
 
 class TaggingError(ValueError):
@@ -193,7 +196,7 @@ def tag_file(options: TagOptions) -> TaggingSummary:
 
     num_threads = None if options.num_proc == 1 else max(1, (os.cpu_count() or 1) // options.num_proc)
     load = partial(load_tagger, options, num_threads=num_threads)
-    chunks = _chunks(posts, BATCHES_PER_CHUNK * options.batch_size)
+    chunks = GrowingChunks(posts, options.batch_size)
     with closing(tag_in_processes(chunks, load, _devices(options))) as tagged:
         first = list(islice(tagged, 1))  # the model works: the output may be touched
         seconds = first[0][2] if first else 0.0
@@ -203,7 +206,8 @@ def tag_file(options: TagOptions) -> TaggingSummary:
         ):
             if not is_stream(output_file):
                 _write_settings(output_file, settings)
-            for chunk, results, _ in chain(first, tagged):
+            for chunk, results, seconds in chain(first, tagged):
+                chunks.took(seconds)
                 for post, result in zip(chunk, results, strict=True):
                     if "record" in post:
                         output.write(post["record"])
@@ -412,7 +416,7 @@ class RayTagger:
 
 
 def tag_in_processes(
-    chunks: Iterator[list[dict]], load: Callable[[str | None], Tagger], devices: list[str | None]
+    chunks: Iterable[list[dict]], load: Callable[[str | None], Tagger], devices: list[str | None]
 ) -> Iterator[tuple[list[dict], list[Tagged], float]]:
     """Tag chunks of posts, in this process or, with several devices, in as many processes.
 
@@ -433,12 +437,12 @@ def tag_in_processes(
             tagger = tagger or load(devices[0])
             yield chunk, *_tag_chunk(tagger, chunk)
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(_start_method(devices))
     free_devices = context.SimpleQueue()
     for device in devices:
         free_devices.put(device)
     watched_end, lifeline = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (load, free_devices, watched_end))
+    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (load, free_devices, watched_end, lifeline))
     waiting = deque()
     try:
         for chunk in chunks:
@@ -461,8 +465,17 @@ def tag_in_processes(
 _tagger: Tagger | TaggingError  # of a worker process
 
 
-def _start_worker(load: Callable[[str | None], Tagger], free_devices: Any, watched_end: Connection) -> None:
+def _start_method(devices: list[str | None]) -> str:
+    """How processes start: on Linux they take over the modules that this one has loaded, unless they use a GPU."""
+    on_cpu = all(device in (None, "cpu") for device in devices)
+    return "fork" if on_cpu and sys.platform == "linux" else "spawn"
+
+
+def _start_worker(
+    load: Callable[[str | None], Tagger], free_devices: Any, watched_end: Connection, lifeline: Connection
+) -> None:
     global _tagger
+    lifeline.close()  # this copy of it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the workers
     threading.Thread(target=_end_with_parent, args=(watched_end,), daemon=True).start()
     try:
@@ -499,13 +512,31 @@ def _tag_chunk(tagger: Tagger, chunk: list[dict]) -> tuple[list[Tagged], float]:
     return results, time.perf_counter() - begin
 
 
-def _chunks(posts: Iterator[dict], size: int) -> Iterator[list[dict]]:
-    while chunk := list(islice(posts, size)):
-        yield chunk
+class GrowingChunks:
+    """Lists of posts for a tagger: small at first, so that the first results come soon and no process waits long.
+
+    Args:
+        posts: the stream.
+        batch_size: posts of a batch; a chunk is made of whole batches.
+    """
+
+    def __init__(self, posts: Iterator[dict], batch_size: int):
+        self.posts = posts
+        self.batch_size = batch_size
+        self.batches = 1
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        while chunk := list(islice(self.posts, self.batches * self.batch_size)):
+            yield chunk
+
+    def took(self, seconds: float) -> None:
+        """Hear how long a chunk took."""
+        if seconds < SECONDS_OF_CHUNK:
+            self.batches = min(2 * self.batches, MOST_BATCHES)
 
 
 def _devices(options: TagOptions) -> list[str | None]:
-    """The device of each process: the one that is asked for, or the GPUs in turn."""
+    """The device of each process: the one that is asked for, or the GPUs in turn; None: there are none."""
     if options.device is not None:
         return [options.device] * options.num_proc
     import torch

@@ -1,6 +1,7 @@
 """Training arguments and the Trainer that every model of this package uses."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Image
 from safetensors import SafetensorError
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler
+from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -19,19 +21,20 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_pt_utils import get_length_grouped_indices
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput
 
 from .checkpoints import checkpoint_to_resume, list_files
 from .conll import conll_block
 from .data_collator import MultimodalNerCollator
-from .evaluation import SeqevalMetric
+from .evaluation import evaluate_tags
 from .files import write_whole
+from .kept_features import KeptFeatures, can_be_kept
 from .labels import entity_types
 from .model_card import TrainingTime, describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
 
 LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
+MOST_WORKERS = 8
 AT_LEAST = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
@@ -67,6 +70,13 @@ class MultimodalNerTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "random, sequential, or group_by_length (less padding)."}
     )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes that open pictures and make batches; default: where pictures are opened for a GPU, one "
+            "for each core, 8 at most, which live as long as the training; else none."
+        },
+    )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "Pin the batches in memory, for a GPU."}
     )
@@ -79,7 +89,7 @@ class MultimodalNerTrainingArguments(TrainingArguments):
             if not 0 <= rate < math.inf:
                 raise ValueError(f"--{name} {rate}: a learning rate is a number, at least 0.")
         for name, least in AT_LEAST.items():
-            if getattr(self, name) < least:
+            if (getattr(self, name) or 0) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: a whole number, at least {least}.")
         if self.train_sampling_strategy not in ORDERS:
             raise ValueError(f"--train_sampling_strategy {self.train_sampling_strategy}: one of {', '.join(ORDERS)}.")
@@ -95,6 +105,9 @@ class MultimodalNerTrainingArguments(TrainingArguments):
             self.evaluate_only()
         if self.data_seed is None:
             self.data_seed = self.seed  # the order of the posts is the same in all processes
+        self.chooses_workers = self.dataloader_num_workers is None
+        """Nobody said how many processes open pictures: the Trainer knows whether there are any."""
+        self.dataloader_num_workers = self.dataloader_num_workers or 0
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused there
         super().__post_init__()
 
@@ -108,6 +121,9 @@ class MultimodalNerTrainingArguments(TrainingArguments):
 class LengthGroups(Sampler):
     """Posts of like length together, in an order that depends on seed and epoch alone: the same in every process.
 
+    The order is that of transformers' sampler: of the shuffled posts, so many batches at a time are sorted, and the
+    longest post of all comes first.
+
     Args:
         lengths: of the posts.
         batch_size: posts in a batch of all processes.
@@ -115,7 +131,7 @@ class LengthGroups(Sampler):
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self.lengths = lengths
+        self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -125,7 +141,32 @@ class LengthGroups(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+        order = torch.randperm(len(self.lengths), generator=generator).numpy()
+        size = self.batch_size * max(1, min(len(order) // (self.batch_size * 4), 50))
+        firsts = range(0, len(order), size)
+        for first in firsts:
+            own = order[first : first + size]
+            order[first : first + size] = own[np.argsort(-self.lengths[own], kind="stable")]
+        longest = max(firsts, key=lambda first: self.lengths[order[first]])
+        order[[0, longest]] = order[[longest, 0]]
+        return map(int, order)
+
+
+class InOrder(Sampler):
+    """Posts in a given order.
+
+    Args:
+        order: their numbers.
+    """
+
+    def __init__(self, order: np.ndarray):
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self.order)
 
 
 class MultimodalNerTrainer(Trainer):
@@ -138,25 +179,24 @@ class MultimodalNerTrainer(Trainer):
     """
 
     def __init__(self, model, args, processing_class, train_dataset=None, eval_dataset=None, callbacks=None, **kwargs):
-        self.metric = SeqevalMetric()
         kwargs.setdefault("data_collator", MultimodalNerCollator(processing_class))
+        own_scores = {"compute_metrics", "preprocess_logits_for_metrics"}.isdisjoint(kwargs)
+        self.sorts_evaluation = own_scores and not args.batch_eval_metrics  # others may count on the posts' order
         if "compute_metrics" not in kwargs:
             kwargs["compute_metrics"] = self.entity_scores
-            check_best_metric(args, self.metric, model.config.label2id)
+            check_best_metric(args, model.config.label2id)
         kwargs.setdefault("preprocess_logits_for_metrics", lambda outputs, labels: outputs[1])  # Viterbi labels
         train_dataset = read_columns(train_dataset, processing_class)
         eval_dataset = read_columns(eval_dataset, processing_class)
-        if train_dataset is not None and args.length_column_name not in train_dataset.column_names:
-            train_dataset = train_dataset.add_column(
-                args.length_column_name, count_words(train_dataset, processing_class)
-            )
         if train_dataset is not None:
             processing_class.remember_sources(train_dataset.column_names)
+        choose_workers(args, [dataset for dataset in (train_dataset, eval_dataset) if dataset is not None])
         self.clock = TrainingTime()
         callbacks = [self.clock, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         self.order = None  # of the training posts, where it is `LengthGroups`
+        self.lengths = {}  # pieces of the posts of datasets, by their fingerprints
         super().__init__(
             model,
             args,
@@ -169,11 +209,18 @@ class MultimodalNerTrainer(Trainer):
         if args.world_size > 1:
             set_seed(args.seed + args.process_index)  # else all processes would drop the same states
         self.card_data = {}
+        self.kept = KeptFeatures(
+            self.model,
+            processing_class,
+            args.per_device_eval_batch_size,
+            args.dataloader_num_workers,
+            self.compute_loss_context_manager,
+        )
 
     def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predicted label ids [B, w] against gold ones, -100 = padding."""
         gold, predicted = self._tags(evaluation.predictions, evaluation.label_ids)
-        return self.metric.compute(predictions=predicted, references=gold)
+        return evaluate_tags(gold, predicted)
 
     def predict_tags(self, dataset: Dataset) -> tuple[list[list[str]], list[list[str]]]:
         """Return the gold and the predicted tags of each post, in the dataset's order."""
@@ -284,13 +331,27 @@ class MultimodalNerTrainer(Trainer):
         if self.is_world_process_zero():
             write_model_card(self.args.output_dir, describe_run(self, **self.card_data), model=self.hub_model_id or ".")
 
+    def _get_dataloader(self, dataset: Dataset, *args, **kwargs) -> DataLoader:
+        own_collator = isinstance(self.data_collator, MultimodalNerCollator)
+        whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)  # the weights are all here
+        if own_collator and whole and can_be_kept(self.model, self.processing_class, dataset):
+            self.kept.model = self.model
+            dataset = self.kept.add_to(dataset)
+        return super()._get_dataloader(dataset, *args, **kwargs)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """As `Trainer`; posts that are given are read, also where workers stay alive with others."""
+        if isinstance(eval_dataset, Dataset):
+            self.__dict__.pop("_eval_dataloaders", None)
+        return super().get_eval_dataloader(eval_dataset)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         # Trainer's own groups by the batch of one process, and in an order that each process draws for itself.
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if dataset is None or self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         posts = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        self.order = LengthGroups(dataset[self.args.length_column_name][:], posts, self.args.data_seed)
+        self.order = LengthGroups(self._lengths(dataset), posts, self.args.data_seed)
         return self.order
 
     def _run_epoch(self, *args, epoch: int, **kwargs):
@@ -298,34 +359,71 @@ class MultimodalNerTrainer(Trainer):
             self.order.epoch = epoch
         return super()._run_epoch(*args, epoch=epoch, **kwargs)
 
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler | None:
-        # Trainer would group evaluation by length too, and so return the predictions in another order.
-        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
+        return InOrder(self._evaluation_order(eval_dataset))
+
+    def _evaluation_order(self, dataset: Dataset) -> np.ndarray:
+        if not self.sorts_evaluation:
+            return np.arange(len(dataset))
+        return np.argsort(-self._lengths(dataset), kind="stable")
+
+    def evaluation_loop(self, dataloader: DataLoader, *args, **kwargs) -> EvalLoopOutput:
+        """As `Trainer`; posts of like length share a batch, and the predictions come in the order of the posts."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        if output.predictions is None or not self.sorts_evaluation:
+            return output
+        place = np.argsort(self._evaluation_order(dataloader.dataset))
+        labels = output.label_ids if output.label_ids is None else output.label_ids[place]
+        return output._replace(predictions=output.predictions[place], label_ids=labels)
+
+    def _lengths(self, dataset: Dataset) -> np.ndarray:
+        """Pieces of each post, counted once."""
+        if dataset._fingerprint not in self.lengths:
+            self.lengths[dataset._fingerprint] = count_pieces(dataset, self.processing_class, self.args.disable_tqdm)
+        return self.lengths[dataset._fingerprint]
 
 
-def check_best_metric(args: TrainingArguments, metric: SeqevalMetric, labels: Iterable[str]) -> None:
+def count_pieces(dataset: Dataset, processor: MultimodalNerProcessor, disable_tqdm: bool = False) -> np.ndarray:
+    """The number of pieces of each post, as far as they are read."""
+    columns = [name for name in ("tokens", *processor.context) if name in dataset.column_names]
+    posts = dataset.with_format(None).select_columns(columns)
+    counts = np.empty(len(dataset), np.int32)
+    starts = range(0, len(dataset), 1000)
+    for start in tqdm(starts, "counting pieces", unit="thousand posts", disable=disable_tqdm or len(starts) < 10):
+        own = posts.select(range(start, min(start + 1000, len(posts)))).to_list()
+        counts[start : start + len(own)] = processor.count_pieces(own)
+    return counts
+
+
+def choose_workers(arguments: MultimodalNerTrainingArguments, datasets: Sequence[Dataset]) -> None:
+    """Let processes of their own open pictures, unless it was said how many do or the model needs the cores itself."""
+    opens = any("image" in dataset.column_names for dataset in datasets)
+    if arguments.chooses_workers and opens and not arguments.use_cpu:
+        arguments.dataloader_num_workers = min(MOST_WORKERS, (os.cpu_count() or 1) // arguments.world_size)
+        arguments.dataloader_persistent_workers = arguments.dataloader_num_workers > 0
+
+
+def check_best_metric(args: TrainingArguments, labels: Iterable[str]) -> None:
     """Raise ValueError where the metric that decides which checkpoint is best is none that the evaluation gives."""
     wanted = args.metric_for_best_model
     if args.eval_strategy == IntervalStrategy.NO or wanted is None:
         return
     tags = [[f"B-{kind}" for kind in entity_types(labels)]]
-    known = ["loss", *metric.compute(predictions=tags, references=tags)]
+    known = ["loss", *evaluate_tags(tags, tags)]
     if wanted.removeprefix("eval_") not in known:
         raise ValueError(f"--metric_for_best_model {wanted}: there is no such score; take one of {', '.join(known)}.")
 
 
 def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:
-    """Leave out the columns that a processor doesn't read, so that their pictures, say, are never decoded."""
+    """Leave out the columns that a processor doesn't read, and let it decode pictures, as it does elsewhere."""
     if dataset is None:
         return None
     read = ("id", "tokens", "ner_tags", *processor.columns)
-    return dataset.select_columns([name for name in dataset.column_names if name in read])
-
-
-def count_words(dataset: Dataset, processor: MultimodalNerProcessor) -> list[int]:
-    """How many words a processor reads of each post, those of its context among them."""
-    columns = [name for name in ("tokens", *processor.context) if name in dataset.column_names]
-    return [len(post["tokens"]) + len(processor.context_words(post)) for post in dataset.select_columns(columns)]
+    dataset = dataset.select_columns([name for name in dataset.column_names if name in read])
+    picture = dataset.features.get("image")
+    if isinstance(picture, Image) and picture.decode and picture.mode is None:
+        dataset = dataset.cast_column("image", Image(decode=False))
+    return dataset
 
 
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:

@@ -7,7 +7,7 @@ import torch
 from conftest import assert_same, tiny_config, tiny_labels
 
 from modeling_umgf import MultimodalNerPipeline, TextOnlyConfig, TextOnlyForTokenClassification, TextOnlyProcessor
-from modeling_umgf.batching import SortedWindows, stack
+from modeling_umgf.batching import SortedWindows, alike, stack
 
 pytest_plugins = ("tiny_taggers",)
 
@@ -70,7 +70,7 @@ def test_types_are_kept():
 
 
 def sorted_windows(items, batch_size: int, first_window: int, window: int, **settings) -> SortedWindows:
-    return SortedWindows(items, batch_size, first_window, window, size=lambda item: item, **settings)
+    return SortedWindows(items, batch_size, first_window, window, size=lambda item: (item,), **settings)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
@@ -85,6 +85,13 @@ def test_results_come_in_the_order_of_the_items_whatever_the_windows(batch_size,
 
 def test_items_of_like_size_share_a_batch_within_a_window():
     assert list(sorted_windows([5, 3, 8, 1, 9, 2], 2, 4, 4)) == [[5, 8], [1, 3], [2, 9]]
+
+
+def test_large_batches_end_before_they_are_mostly_padding():
+    lengths = [8] * 60 + [9] * 40 + [50] * 3
+    assert [len(batch) for batch in alike(lengths, 128)] == [60, 40, 3]
+    assert [len(batch) for batch in alike(lengths, 32)] == [32, 32, 32, 7]
+    assert [len(batch) for batch in alike([1, 100], 8)] == [2]  # small batches cost more than their padding
 
 
 def test_windows_grow():
@@ -131,7 +138,7 @@ def test_items_are_let_go_as_soon_as_they_are_handed_out():
 
     posts = [Post() for _ in range(4)]
     alive = [weakref.ref(post) for post in posts]
-    batches = iter(SortedWindows((posts.pop() for _ in range(4)), 1, 4, 4, size=id))
+    batches = iter(SortedWindows((posts.pop() for _ in range(4)), 1, 4, 4, size=lambda post: (id(post),)))
     (first,) = next(batches)
     del first
     assert sum(post() is not None for post in alive) == 3

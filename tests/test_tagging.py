@@ -279,7 +279,7 @@ def test_the_speed_of_the_bar_counts_the_time_of_the_first_posts(tmp_path, monke
     monkeypatch.setenv("SECONDS_A_SLOW_POST", "0.05")
     posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "SLOW"}] * 8)
     tag(posts, tmp_path / "out.jsonl", tmp_path, batch_size=1)
-    assert len(rates) == 2 and all(0 < rate <= 20 for rate in rates)
+    assert len(rates) == 4 and all(0 < rate <= 20 for rate in rates)
 
 
 def test_a_pipe_is_read_and_written_as_json_lines(tmp_path):
@@ -300,6 +300,21 @@ def test_a_pipe_is_read_and_written_as_json_lines(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "pictures"]
 
 
+def test_chunks_grow_as_long_as_they_are_tagged_fast():
+    chunks = tagging.GrowingChunks(iter(range(1_000)), batch_size=2)
+    sizes = []
+    for chunk in chunks:
+        sizes.append(len(chunk))
+        chunks.took(0.1 if len(sizes) < 5 else 2.0)
+    assert sizes[:7] == [2, 4, 8, 16, 32, 32, 32] and sum(sizes) == 1_000
+
+
+def test_no_chunk_is_larger_than_a_window():
+    chunks = tagging.GrowingChunks(iter(range(200)), batch_size=1)
+    sizes = [len(chunk) for chunk in chunks if chunks.took(0.0) is None]
+    assert max(sizes) == tagging.MOST_BATCHES
+
+
 def test_several_processes_keep_the_order(tmp_path, quick_processes):
     texts = [f"{'SLOW ' * (i % 7 == 0)}Anna{i}" for i in range(40)]
     posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": text} for text in texts])
@@ -309,7 +324,8 @@ def test_several_processes_keep_the_order(tmp_path, quick_processes):
     assert [record["text"] for record in read_jsonl(tmp_path / "two.jsonl")] == texts
 
 
-def test_a_dead_worker_is_reported_and_its_work_can_be_repeated(tmp_path, quick_processes):
+def test_a_dead_worker_is_reported_and_its_work_can_be_repeated(tmp_path, quick_processes, monkeypatch):
+    monkeypatch.setattr(tagging, "MOST_BATCHES", 4)
     posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "Anna"}] * 80 + [{"text": "DIE"}])
     with pytest.raises(TaggingError, match="worker process died"):
         tag(posts, tmp_path / "out.jsonl", tmp_path, batch_size=1, num_proc=2)
@@ -319,7 +335,8 @@ def test_a_dead_worker_is_reported_and_its_work_can_be_repeated(tmp_path, quick_
     assert tag(posts, tmp_path / "out.jsonl", tmp_path).posts == 81 - finished
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path):
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tagging, "MOST_BATCHES", 4)
     peaks = []
     for count in (500, 4_000):
         posts = write_jsonl(tmp_path / f"{count}.jsonl", [{"text": f"Anna {i} " + "x" * 100} for i in range(count)])

@@ -9,14 +9,33 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LABELS, tiny_config, tiny_tokenizer
+from conftest import LABELS, tiny_config, tiny_labels, tiny_tokenizer
+from datasets import Image
 from train_distributed import featured_config, posts, without_dropout
 from train_distributed import main as train_distributed
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from dataset_scripts.reading.conll import read_conll
-from modeling_umgf import UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
+from modeling_umgf import (
+    TextOnlyConfig,
+    TextOnlyForTokenClassification,
+    TextOnlyProcessor,
+    UmgfForTokenClassification,
+    UmgfImageProcessor,
+    UmgfProcessor,
+    processing_multimodal_ner,
+)
 from modeling_umgf.checkpoints import what_is_torn
-from modeling_umgf.training import LengthGroups, MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
+from modeling_umgf.data_collator import MultimodalNerCollator
+from modeling_umgf.pictures import UnreadablePicture
+from modeling_umgf.training import (
+    LengthGroups,
+    MultimodalNerTrainer,
+    MultimodalNerTrainingArguments,
+    choose_workers,
+    read_columns,
+    write_conll,
+)
 
 TESTS = Path(__file__).parent
 
@@ -194,3 +213,87 @@ def test_conll_output_reads_back_as_it_was(tmp_path):
     assert [row["id"] for row in rows] == ["7", "x_1"]
     assert [row["tokens"] for row in rows] == words
     assert [row["tags"] for row in rows] == tags
+
+
+def test_predictions_of_a_sorted_evaluation_are_scored_as_those_in_order(tmp_path):
+    trainer = trainer_for(tmp_path, per_device_eval_batch_size=2)
+    output = trainer.predict(posts(9, LABELS))
+    in_order = trainer_for(tmp_path, per_device_eval_batch_size=2)
+    in_order.model.load_state_dict(trainer.model.state_dict())
+    in_order.sorts_evaluation = False
+    expected = in_order.predict(posts(9, LABELS))
+    assert output.predictions.tolist() == expected.predictions.tolist()
+    assert output.label_ids.tolist() == expected.label_ids.tolist()
+    assert output.metrics["test_f1"] == expected.metrics["test_f1"]
+    assert output.metrics["test_loss"] == pytest.approx(expected.metrics["test_loss"], rel=1e-4)
+
+
+def test_evaluation_batches_hold_posts_of_as_many_pieces(tmp_path):
+    trainer = trainer_for(tmp_path, per_device_eval_batch_size=2)
+    sizes = [batch["input_ids"].shape[1] for batch in trainer.get_eval_dataloader()]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 2
+
+
+def test_scores_of_ones_own_see_the_posts_in_their_order(tmp_path):
+    seen = []
+    trainer = MultimodalNerTrainer(
+        UmgfForTokenClassification(featured_config()),
+        MultimodalNerTrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, per_device_eval_batch_size=2),
+        processing_class=UmgfProcessor(UmgfImageProcessor(), tiny_tokenizer()),
+        eval_dataset=posts(7, LABELS),
+        compute_metrics=lambda evaluation: seen.extend((evaluation.label_ids != -100).sum(1).tolist()) or {"f1": 0.0},
+    )
+    trainer.evaluate()
+    assert seen == [2 + i % 5 for i in range(7)]
+
+
+def test_the_order_is_that_of_the_sampler_of_transformers():
+    lengths = [(7 * i) % 31 for i in range(500)]
+    for batch_size in (3, 16, 200):
+        generator = torch.Generator().manual_seed(5)
+        expected = get_length_grouped_indices(lengths, batch_size, generator=generator)
+        assert list(LengthGroups(lengths, batch_size, seed=5)) == expected
+
+
+@pytest.mark.parametrize("columns", [["id", "tokens", "ner_tags"], ["id", "tokens", "ner_tags", "image"]])
+def test_pictures_are_opened_in_processes_of_their_own_for_an_accelerator_alone(tmp_path, monkeypatch, columns):
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    dataset = posts(3, LABELS).add_column("image", [None] * 3).select_columns(columns)
+
+    def workers(use_cpu: bool, **given) -> int:
+        arguments = MultimodalNerTrainingArguments(str(tmp_path), use_cpu=True, **given)
+        arguments.use_cpu = use_cpu
+        processor = UmgfProcessor(UmgfImageProcessor(), tiny_tokenizer())
+        choose_workers(arguments, [read_columns(dataset, processor)])
+        return arguments.dataloader_num_workers
+
+    assert workers(True) == 0
+    assert workers(False) == (8 if "image" in columns else 0)
+    assert workers(False, dataloader_num_workers=0) == 0
+    assert workers(True, dataloader_num_workers=3) == 3
+
+
+def test_a_text_only_run_never_opens_a_picture(tmp_path, monkeypatch):
+    dataset = posts(4, LABELS).add_column("image", [b"no picture"] * 4)
+    monkeypatch.setattr(processing_multimodal_ner, "open_picture", None)  # calling it would fail
+    config = TextOnlyConfig(text_config=tiny_config().text_config.to_dict(), **tiny_labels())
+    trainer = MultimodalNerTrainer(
+        TextOnlyForTokenClassification(config),
+        MultimodalNerTrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, num_train_epochs=1),
+        processing_class=TextOnlyProcessor(tiny_tokenizer()),
+        train_dataset=dataset,
+        eval_dataset=dataset,
+    )
+    trainer.train()
+    assert trainer.train_dataset.column_names == trainer.eval_dataset.column_names == ["id", "tokens", "ner_tags"]
+
+
+def test_a_picture_of_the_training_data_is_opened_as_one_that_is_tagged(tmp_path):
+    file = tmp_path / "broken.jpg"
+    file.write_bytes(b"no picture")
+    dataset = posts(3, LABELS).remove_columns("object_features").add_column("image", [None, str(file), None])
+    dataset = dataset.cast_column("image", Image())
+    processor = UmgfProcessor(UmgfImageProcessor(), tiny_tokenizer())
+    rows = read_columns(dataset, processor)
+    with pytest.raises(UnreadablePicture, match="Post 1 of the batch: .*broken.jpg: not a picture in a known format"):
+        MultimodalNerCollator(processor)([rows[i] for i in range(3)])
