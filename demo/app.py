@@ -149,17 +149,17 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
                 post["objects"] = read_boxes(boxes)
             except ValueError as error:
                 return nothing(str(error))
-        results = tagger([post, text], grounder=grounder)
+        results = tagger([post, text], grounder=grounder, with_reading=True)
         for result in results:
             if "error" in result:
                 return nothing(result["error"])
-        entities, without = results
+        entities, without = (result["entities"] for result in results)
         rtl = is_right_to_left(text)
         numbers = number_names(entities, without)
         colors = color_map(numbers, entities, without)
         marked = None if picture is None else mark_objects(picture, entities, numbers)
         return (
-            gr.Markdown(say_what_was_cut(tagger, text)),
+            gr.Markdown(say_how_it_was_read(results[0]["windows"])),
             gr.HighlightedText(highlight(text, entities, numbers), color_map=colors, rtl=rtl),
             gr.AnnotatedImage(marked, color_map=colors, visible=picture is not None),
             gr.HighlightedText(highlight(text, without, numbers), color_map=colors, visible=no_picture, rtl=rtl),
@@ -223,11 +223,9 @@ def is_right_to_left(text: str) -> bool:
     return next((direction != "L" for direction in directions if direction in ("L", "R", "AL")), False)
 
 
-def say_what_was_cut(tagger, text: str) -> str:
-    """How many words of a post lie beyond what the model reads, in a sentence; empty where none do."""
-    post = tagger.preprocess(text)
-    lost = int((post.features["word_starts"] < 0).sum()) if post.words else 0
-    return f"**The post is too long: its last {lost} words are not read and get no name.**" if lost else ""
+def say_how_it_was_read(windows: int) -> str:
+    """That a post is longer than the model reads at once, in a sentence; empty where it is not."""
+    return f"The post is long: it was read in {windows} overlapping parts." if windows > 1 else ""
 
 
 def read_boxes(text: str) -> list[dict]:

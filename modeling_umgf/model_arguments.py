@@ -189,14 +189,14 @@ def build_new(
         return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
 
     model = make(**config)
-    tokenizer.model_max_length = min(
-        tokenizer.model_max_length, getattr(model.config.text_config, "max_position_embeddings", 512)
-    )
     parts = {"tokenizer": tokenizer}
+    size = None
     if chosen.reads_pictures:
         parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
             model.config.vision_config, vision, arguments.image_size
         )
+        size = parts["image_processor"].size["height"], parts["image_processor"].size["width"]
+    tokenizer.model_max_length = min(tokenizer.model_max_length, model.base_model.max_pieces(size))
     settings = model.config.processor_settings() | processor_settings
     processor = make_processor(chosen.processor, parts | settings)
     if wanted := processor.settings_for_model(model.config):

@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -13,9 +14,10 @@ from transformers.image_utils import load_image
 from transformers.utils import logging
 
 from .batching import SortedWindows
-from .decoding import decode
+from .decoding import decode, decode_windows, window_batches
 from .pictures import UnreadablePicture, open_picture
 from .processing_multimodal_ner import NodeKind, PreparedPost, _one_picture, read_words
+from .windows import TRUNCATIONS, Window
 
 logger = logging.get_logger(__name__)
 
@@ -55,7 +57,12 @@ class MultimodalNerPipeline(Pipeline):
                 neighbors (of systems that read other posts): the pictures of other posts that were used, {"id",
                     "relation", "weight"}, most important first; the weight is how much of it is taken.
             "none": one dict a word, also for label O: entity (label), score (the label's marginal probability), index,
-                word, start, end. A word beyond the text encoder's limit has label O and score 0.
+                word, start, end. A word that was cut off has label O and score 0.
+        truncation: what becomes of a post that is longer than the text encoder reads: "window" (default), it is read in
+            overlapping windows, each word labelled where it has most context, and the labels of the whole post are
+            decoded together; "error", it gets one; "warn", its last words are cut off, and the log says so.
+        with_reading: give {"entities": the result as described, "windows": in how many the post was read,
+            "unread_words": how many were cut off} for each input; default: only the result.
         grounder, labeler: find the objects of pictures, or name them, where the input does not; see the processor.
         timeout: seconds to wait for a picture's URL; default: no limit.
         batch_size: posts that the model sees at once (default 1); posts of like size are put together.
@@ -95,29 +102,35 @@ class MultimodalNerPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
-    def _sanitize_parameters(self, aggregation_strategy=None, grounder=None, labeler=None, timeout=None):
+    def _sanitize_parameters(
+        self, aggregation_strategy=None, grounder=None, labeler=None, timeout=None, truncation=None, with_reading=None
+    ):
         if aggregation_strategy not in (None, "none", "simple"):
             raise ValueError(
                 f"aggregation_strategy={aggregation_strategy!r}: use 'simple' (entities) or 'none' (words). The others "
                 "reconcile the labels of a word's pieces, but here the CRF labels whole words."
             )
-        given = {"grounder": grounder, "labeler": labeler, "timeout": timeout}
+        if truncation not in (None, *TRUNCATIONS):
+            raise ValueError(f"truncation={truncation!r}: use {', '.join(map(repr, TRUNCATIONS))}.")
+        given = {"grounder": grounder, "labeler": labeler, "timeout": timeout, "truncation": truncation}
         given = {name: value for name, value in given.items() if value is not None}
-        for name in given.keys() - {"timeout", *self.processor.describers}:
+        for name in given.keys() - {"timeout", "truncation", *self.processor.describers}:
             raise ValueError(f"{name}: {type(self.processor).__name__} calls none; leave it out.")
-        forward = {} if aggregation_strategy is None else {"aggregation_strategy": aggregation_strategy}
-        return given, forward, {}
+        forward = {"aggregation_strategy": aggregation_strategy, "with_reading": with_reading}
+        return given, {name: value for name, value in forward.items() if value is not None}, {}
 
     # One input → what the model needs
 
-    def preprocess(self, post: Any, timeout: float | None = None, **describers: Callable) -> PreparedPost:
+    def preprocess(
+        self, post: Any, timeout: float | None = None, truncation: str = TRUNCATIONS[0], **describers: Callable
+    ) -> PreparedPost:
         """Read one input.
 
         Raises:
             ValueError: there is no text, or no readable picture, or something else in the input is wrong.
         """
         given, prepared = self.read_text(post)
-        self.processor.add_pieces([prepared], self.options["text_kwargs"])
+        self.processor.add_pieces([prepared], self.options["text_kwargs"] | {"truncation": truncation})
         return self.add_nodes(given, prepared, timeout, **describers)
 
     def read_text(self, post: Any) -> ReadPost:
@@ -143,12 +156,12 @@ class MultimodalNerPipeline(Pipeline):
 
     # Many inputs: first the texts of a window, then batch by batch the rest
 
-    def read_window(self, posts: Sequence[Any]) -> list[ReadPost]:
+    def read_window(self, posts: Sequence[Any], truncation: str = TRUNCATIONS[0]) -> list[ReadPost]:
         """Read the texts of inputs and tokenise them together; what cannot be read has its error for a post."""
         read = [_or_error(self.read_text, post) for post in posts]
         read = [(None, post) if isinstance(post, dict) else post for post in read]
         whole = {i: post for i, (given, post) in enumerate(read) if given is not None}
-        options = self.options["text_kwargs"]
+        options = self.options["text_kwargs"] | {"truncation": truncation}
         if whole and _or_error(self.processor.add_pieces, list(whole.values()), options):
             for i, post in whole.items():  # which one was it?
                 if error := _or_error(self.processor.add_pieces, [post], options):
@@ -172,7 +185,9 @@ class MultimodalNerPipeline(Pipeline):
         if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):  # all are there: nobody waits for a window
             inputs = map(inputs.__getitem__, range(len(inputs)))
             first = window
-        batches = SortedWindows(inputs, batch_size, first, window, _size, self.read_window)
+        preprocess_params = dict(preprocess_params)
+        read_window = partial(self.read_window, truncation=preprocess_params.pop("truncation", TRUNCATIONS[0]))
+        batches = SortedWindows(inputs, batch_size, first, window, _size, read_window)
         texts = deque()  # of the batches under way
 
         def without_pieces():  # which no worker needs
@@ -185,6 +200,7 @@ class MultimodalNerPipeline(Pipeline):
                 for text, post in zip(texts.popleft(), batch, strict=True):
                     if not isinstance(post, dict):
                         post.features |= text.features
+                        post.windows = text.windows
                 yield from self.tag_batch(batch, **forward_params)
 
         posts = _Prepared(self._add_nodes_or_error, preprocess_params)
@@ -195,24 +211,39 @@ class MultimodalNerPipeline(Pipeline):
         """Return the result of one input."""
         return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
 
-    def tag_batch(self, items: list[PreparedPost | dict[str, str]], **forward_params) -> list[Any]:
+    def tag_batch(
+        self, items: list[PreparedPost | dict[str, str]], with_reading: bool = False, **forward_params
+    ) -> list[Any]:
         """Results of posts made by `preprocess`; those with an error, or without words, do not reach the model."""
         results = [item if isinstance(item, dict) else [] for item in items]
+        posts = {i: item for i, item in enumerate(items) if not isinstance(item, dict)}
         alike = {}  # crops and given features are different inputs: the model takes one kind at a time
-        for i, item in enumerate(items):
-            if not isinstance(item, dict) and item.words:
-                alike.setdefault("object_features" in item.features, []).append(i)
+        for i, post in posts.items():
+            if post.words:
+                kind = f"post {i}" if post.windows else "object_features" in post.features
+                alike.setdefault(kind, []).append(i)
         for rows in alike.values():
-            features = self.processor.batch([items[i] for i in rows], options=self.options)
+            if posts[rows[0]].windows:
+                features = window_batches(self.model, self.processor, posts[rows[0]], self.options)
+            else:
+                features = self.processor.batch([posts[i] for i in rows], options=self.options)
             outputs = self.forward(features, **forward_params)
             for row, i in enumerate(rows):
-                results[i] = self.postprocess({"post": items[i], "row": row, **outputs})
+                results[i] = self.postprocess({"post": posts[i], "row": row, **outputs})
+        if with_reading:
+            for i, post in posts.items():
+                read = {"windows": len(post.windows) or 1, "unread_words": post.unread_words}
+                results[i] = {"entities": results[i], **read}
         return results
 
     # The model
 
-    def _forward(self, features: dict[str, torch.Tensor], aggregation_strategy: str = "simple") -> dict[str, Any]:
-        decoded = decode(self.model, features)
+    def _forward(
+        self,
+        features: Mapping[str, torch.Tensor] | Iterable[tuple[Window, Mapping[str, torch.Tensor]]],
+        aggregation_strategy: str = "simple",
+    ) -> dict[str, Any]:
+        decoded = (decode if isinstance(features, Mapping) else decode_windows)(self.model, features)
         if aggregation_strategy == "none":
             return {"labels": decoded.word_labels(), "word_scores": decoded.word_scores()}
         spans = decoded.spans()

@@ -171,11 +171,13 @@ class Tagged:
         entities: as the pipeline gives them.
         error: why the post could not be tagged.
         warning: what of the post could not be used.
+        windows: in how many it was read.
     """
 
     entities: list[dict] = field(default_factory=list)
     error: str | None = None
     warning: str | None = None
+    windows: int = 1
 
 
 @dataclass

@@ -318,7 +318,7 @@ def test_models_that_label_pieces_give_words(random_model, tagger, picture):
 
 
 def test_words_beyond_the_limit_are_outside_and_improbable(tagger):
-    words = tagger({"words": ["Anna"] * 100}, aggregation_strategy="none")
+    words = tagger({"words": ["Anna"] * 100}, aggregation_strategy="none", truncation="warn")
     assert len(words) == 100
     assert (words[-1]["entity"], words[-1]["score"]) == ("O", 0.0)
     assert words[0]["score"] > 0
