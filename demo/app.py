@@ -128,21 +128,28 @@ def say_what_changed(entities: list[dict], without: list[dict]) -> str:
     return f"Without the picture {', '.join(changes)}." if changes else "Without the picture nothing would change."
 
 
-def make_page(model: str, detector: str | None = None, examples: str | None = None) -> gr.Blocks:
+def make_page(
+    model: str, detector: str | None = None, examples: str | None = None, trust_remote_code: bool = False
+) -> gr.Blocks:
     """Build the page.
 
     Args:
-        model: folder or Hub id of a trained model; its own code is run where the package is not installed.
+        model: folder or Hub id of a trained model.
         detector: id of a zero-shot object detector that finds the objects; without one, and without boxes, the whole
             picture is one object.
         examples: folder or Hub id of a dataset whose first test posts are offered.
+        trust_remote_code: run the code in the model's folder, where the package is not installed.
     """
-    tagger = pipeline("multimodal-ner", model=model, trust_remote_code=True)
+    tagger = pipeline("multimodal-ner", model=model, trust_remote_code=trust_remote_code)
     grounder = load_grounder(detector) if detector else None
 
     def tag(text: str, picture, boxes: str, no_picture: bool) -> tuple:
         if not text.strip():
             return nothing("Type or paste a post first.")
+        try:
+            picture = tagger.open_picture(picture)
+        except ValueError as error:
+            return nothing(f"The picture cannot be used: {getattr(error, 'reason', error)}.")
         post = {"text": text, "image": picture}
         if boxes.strip() and picture is not None:
             try:
@@ -172,7 +179,8 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
         with gr.Row():
             with gr.Column(scale=2):
                 text = gr.Textbox(label="Post", lines=3, placeholder="Paste a post", elem_id="post")
-                picture = gr.Image(label="Picture (optional)", type="pil", elem_id="picture", height=260)
+                as_sent = {"type": "filepath", "image_mode": None}  # decoded later, where its size is looked at first
+                picture = gr.Image(label="Picture (optional)", elem_id="picture", height=260, **as_sent)
                 no_picture = gr.Checkbox(label="What if there were no picture?", elem_id="what-if")
                 with gr.Accordion("Boxes, if you have them", open=False):
                     boxes = gr.Textbox(
@@ -273,6 +281,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--detector", default=os.environ.get("DETECTOR"), help="id of a zero-shot object detector")
     parser.add_argument("--examples", default=os.environ.get("EXAMPLES"), help="dataset with posts to offer")
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        default=os.environ.get("TRUST_REMOTE_CODE", "").lower() in ("1", "true", "yes"),
+        help="run the code in the model's folder, where the package is not installed (or variable TRUST_REMOTE_CODE=1)",
+    )
     parser.add_argument("--port", type=int, default=None, help="default: the first free one from 7860 on")
     return parser.parse_args(argv)
 
@@ -283,7 +297,7 @@ def main() -> None:
         sys.exit("app.py: no model. Name a trained one: `python demo/app.py runs/my_model`, or set the variable MODEL.")
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from the network
     try:
-        page = make_page(arguments.model, arguments.detector, arguments.examples)
+        page = make_page(arguments.model, arguments.detector, arguments.examples, arguments.trust_remote_code)
         page.launch(server_port=arguments.port, theme=gr.themes.Default(**fonts), footer_links=[])
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"app.py: cannot show {arguments.model}: {' '.join(str(error).split())}")

@@ -133,7 +133,10 @@ def decode_windows(
 
 
 def window_batches(
-    model: PreTrainedModel, processor: MultimodalNerProcessor, post: PreparedPost, options: dict[str, dict] | None = None
+    model: PreTrainedModel,
+    processor: MultimodalNerProcessor,
+    post: PreparedPost,
+    options: dict[str, dict] | None = None,
 ) -> Iterator[tuple[Window, Mapping[str, torch.Tensor]]]:
     """Make the batches for `decode_windows`, one at a time; the pictures of the post are encoded once.
 

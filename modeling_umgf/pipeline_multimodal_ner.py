@@ -8,15 +8,16 @@ from types import GeneratorType
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
-from transformers.image_utils import load_image
 from transformers.utils import logging
 
 from .batching import SortedWindows
 from .decoding import decode, decode_windows, window_batches
-from .pictures import UnreadablePicture, open_picture
+from .pictures import UnreadablePicture, open_picture, undecoded
 from .processing_multimodal_ner import NodeKind, PreparedPost, _one_picture, read_words
+from .web_pictures import WEB, fetch_picture
 from .windows import TRUNCATIONS, Window
 
 logger = logging.get_logger(__name__)
@@ -40,7 +41,7 @@ class MultimodalNerPipeline(Pipeline):
 
     An input is a string or a dict with
         text, or words (also called tokens): the post, raw or as a list of words;
-        image (optional): path, URL, bytes, PIL picture or array; None = no picture;
+        image (optional): path, bytes, PIL picture or array, or a URL, see fetch_pictures; None = no picture;
         objects and the other columns that the processor reads (optional), see the processor.
     A list of inputs gives a list of results; a generator, a torch or a datasets Dataset gives an iterator over results.
     Results come in the order of the inputs and do not depend on the batch size. An input that cannot be tagged gives
@@ -64,7 +65,9 @@ class MultimodalNerPipeline(Pipeline):
         with_reading: give {"entities": the result as described, "windows": in how many the post was read,
             "unread_words": how many were cut off} for each input; default: only the result.
         grounder, labeler: find the objects of pictures, or name them, where the input does not; see the processor.
-        timeout: seconds to wait for a picture's URL; default: no limit.
+        fetch_pictures: fetch pictures that are given as web addresses, from public addresses alone and up to 30 MB;
+            default: they are refused.
+        timeout: seconds that fetching a picture may take; default 20.
         batch_size: posts that the model sees at once (default 1); posts of like size are put together.
         num_workers: processes that open pictures and make crops (default 0: this one).
     """
@@ -82,12 +85,16 @@ class MultimodalNerPipeline(Pipeline):
                 "The pipeline multimodal-ner needs a tagger of modeling_umgf, and processor=… where it is not found."
             )
         self.model.eval()
+        size = self.processor.image_processor.size if self.processor.reads_pictures else None
+        room = self.model.base_model.max_pieces(size and (size["height"], size["width"]))
         self.options = self.processor._options({})
+        self.options["text_kwargs"]["max_length"] = min(room, self.processor.tokenizer.model_max_length)
 
     def __call__(self, inputs: Any, **kwargs) -> Any:
         """Tag one input or many; see the class."""
         if isinstance(inputs, list) and not inputs:
             return []
+        inputs = undecoded(inputs)
         if not isinstance(inputs, str | Mapping | list | GeneratorType | Dataset) and isinstance(inputs, Iterable):
             inputs = (one for one in inputs)  # a tuple, a datasets.Dataset, …
         return super().__call__(inputs, **kwargs)
@@ -103,7 +110,14 @@ class MultimodalNerPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(
-        self, aggregation_strategy=None, grounder=None, labeler=None, timeout=None, truncation=None, with_reading=None
+        self,
+        aggregation_strategy=None,
+        grounder=None,
+        labeler=None,
+        fetch_pictures=None,
+        timeout=None,
+        truncation=None,
+        with_reading=None,
     ):
         if aggregation_strategy not in (None, "none", "simple"):
             raise ValueError(
@@ -112,26 +126,25 @@ class MultimodalNerPipeline(Pipeline):
             )
         if truncation not in (None, *TRUNCATIONS):
             raise ValueError(f"truncation={truncation!r}: use {', '.join(map(repr, TRUNCATIONS))}.")
-        given = {"grounder": grounder, "labeler": labeler, "timeout": timeout, "truncation": truncation}
+        describers = {"grounder": grounder, "labeler": labeler}
+        given = {"fetch_pictures": fetch_pictures, "timeout": timeout, "truncation": truncation} | describers
         given = {name: value for name, value in given.items() if value is not None}
-        for name in given.keys() - {"timeout", "truncation", *self.processor.describers}:
+        for name in given.keys() & describers.keys() - set(self.processor.describers):
             raise ValueError(f"{name}: {type(self.processor).__name__} calls none; leave it out.")
         forward = {"aggregation_strategy": aggregation_strategy, "with_reading": with_reading}
         return given, {name: value for name, value in forward.items() if value is not None}, {}
 
     # One input → what the model needs
 
-    def preprocess(
-        self, post: Any, timeout: float | None = None, truncation: str = TRUNCATIONS[0], **describers: Callable
-    ) -> PreparedPost:
-        """Read one input.
+    def preprocess(self, post: Any, truncation: str = TRUNCATIONS[0], **parameters: Any) -> PreparedPost:
+        """Read one input; the parameters are those of the call, see the class.
 
         Raises:
             ValueError: there is no text, or no readable picture, or something else in the input is wrong.
         """
         given, prepared = self.read_text(post)
         self.processor.add_pieces([prepared], self.options["text_kwargs"] | {"truncation": truncation})
-        return self.add_nodes(given, prepared, timeout, **describers)
+        return self.add_nodes(given, prepared, **parameters)
 
     def read_text(self, post: Any) -> ReadPost:
         """Read the words of one input; see `preprocess`."""
@@ -144,15 +157,29 @@ class MultimodalNerPipeline(Pipeline):
         return given, PreparedPost(*read_words(given))
 
     def add_nodes(
-        self, given: Mapping[str, Any], prepared: PreparedPost, timeout: float | None = None, **describers: Callable
+        self,
+        given: Mapping[str, Any],
+        prepared: PreparedPost,
+        fetch_pictures: bool = False,
+        timeout: float | None = None,
+        **describers: Callable,
     ) -> PreparedPost:
         """Open the picture of a post whose words are read, and make of it and the columns what the model reads."""
         if self.processor.reads_pictures:
-            given = {**given, "image": _fetch(given.get("image"), timeout)}
-            source = _one_picture(given["image"])
-            prepared.picture = None if source is None else open_picture(source)
+            prepared.picture = self.open_picture(_one_picture(given.get("image")), fetch_pictures, timeout)
         self.processor.add_nodes([prepared], [given], self.options["images_kwargs"], **describers)
         return prepared
+
+    def open_picture(
+        self, source: Any, fetch_pictures: bool = False, timeout: float | None = None
+    ) -> Image.Image | None:
+        """Open what a post has as its picture; the parameters are those of the call.
+
+        Raises:
+            UnreadablePicture: it is none, or may not be fetched.
+        """
+        source = _fetch(source, fetch_pictures, timeout)
+        return None if source is None else open_picture(source)
 
     # Many inputs: first the texts of a window, then batch by batch the rest
 
@@ -308,14 +335,14 @@ def shown(node: Mapping[str, Any], kind: NodeKind) -> dict[str, Any]:
     return {name: node[name] for name in kind.shown if node.get(name) is not None}
 
 
-def _fetch(source: Any, timeout: float | None) -> Any:
-    """Fetch a picture from the web; whatever is no web address is left as it is."""
-    if not isinstance(source, str) or not source.startswith(("http://", "https://", "data:image/")):
+def _fetch(source: Any, allowed: bool, timeout: float | None) -> Any:
+    """Fetch a picture from the web, if that is allowed; whatever is no web address is left as it is."""
+    if not isinstance(source, str) or not source.startswith((*WEB, "data:image/")):
         return source
-    try:
-        return load_image(source, timeout=timeout)
-    except Exception as error:
-        raise UnreadablePicture(source[:80], f"cannot be fetched ({error})") from error
+    if source.startswith(WEB) and not allowed:
+        reason = "a web address, and pictures are only fetched where that is asked for: fetch_pictures=True"
+        raise UnreadablePicture(source[:80], reason)
+    return fetch_picture(source, timeout)
 
 
 def _or_error(function: Callable, *arguments: Any, **settings: Any) -> Any:

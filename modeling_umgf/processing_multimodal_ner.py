@@ -238,7 +238,7 @@ class MultimodalNerProcessor(ProcessorMixin):
         truncation = options["text_kwargs"]["truncation"]
         if truncation not in (True, False, None, "longest_first", "only_first", "do_not_truncate", *TRUNCATIONS[1:]):
             raise ValueError(
-                f"truncation={truncation!r}: use True (cut and warn), False or 'error'; windows are made by the pipeline."
+                f"truncation={truncation!r}: use True (cut and warn), False or 'error'; the pipeline makes windows."
             )
         if options["text_kwargs"].get("return_tensors") not in ("pt", "np", None):
             raise ValueError(f"return_tensors={options['text_kwargs']['return_tensors']!r}: use 'pt' or 'np'.")

@@ -52,6 +52,12 @@ class TaggerOptions:
     images: str | None = field(
         default=None, metadata={"help": "Folder that relative picture names start from; None: where the posts are."}
     )
+    fetch_pictures: bool = field(
+        default=False,
+        metadata={
+            "help": "Fetch pictures that are web addresses; else such a post is tagged without, with a warning."
+        },
+    )
     detector: str | None = field(
         default=None,
         metadata={
@@ -300,7 +306,7 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
         where = "" if Path(model).exists() else " (no folder here; tried as a Hub id)"
         raise TaggingError(f"cannot load the model {model}{where}: {error}") from error
     settings = {**_load_describers(options, tagger, device), "batch_size": options.batch_size}
-    settings |= {"truncation": options.truncation, "with_reading": True}
+    settings |= {"truncation": options.truncation, "fetch_pictures": options.fetch_pictures, "with_reading": True}
 
     def results_of(posts: list[dict]) -> list:
         """The pipeline's results; where it fails on some posts, these alone have the error."""
@@ -317,7 +323,7 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
     def picture_problem(post: dict) -> str | None:
         """Why the picture of a post cannot be opened."""
         try:
-            tagger.preprocess({"text": "picture", "image": post["image"]})
+            tagger.preprocess({"text": "picture", "image": post["image"]}, fetch_pictures=options.fetch_pictures)
         except Exception as error:
             return str(error)
 
@@ -332,6 +338,8 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
         for i, result in zip(warnings, without, strict=True):
             results[i] = result
         for i, result in enumerate(results):
+            if posts[i].get("warning"):
+                warnings[i] = [posts[i]["warning"]]
             if unread := result.get("unread_words"):
                 warnings.setdefault(i, []).append(f"too long for the model: its last {unread} words were not read")
         return [_tagged(result, "; ".join(warnings.get(i, [])) or None) for i, result in enumerate(results)]

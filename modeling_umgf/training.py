@@ -30,6 +30,7 @@ from .decoding import decode_windows, window_batches
 from .evaluation import SeqevalMetric
 from .files import write_whole
 from .model_card import TrainingTime, describe_run, write_model_card
+from .pictures import undecoded
 from .processing_multimodal_ner import MultimodalNerProcessor
 
 logger = logging.get_logger(__name__)
@@ -324,11 +325,11 @@ class MultimodalNerTrainer(Trainer):
 
 
 def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:
-    """Leave out the columns that a processor doesn't read, so that their pictures, say, are never decoded."""
+    """Leave out the columns that a processor doesn't read; pictures stay as they are stored until it opens them."""
     if dataset is None:
         return None
     read = ("id", "tokens", "ner_tags", *processor.columns)
-    return dataset.select_columns([name for name in dataset.column_names if name in read])
+    return undecoded(dataset.select_columns([name for name in dataset.column_names if name in read]))
 
 
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:

@@ -130,6 +130,14 @@ def test_a_picture_encoded_once_counts_as_in_every_window():
             assert own["word_starts"].shape[1] == window.after - window.first
 
 
+def test_a_tokenizer_that_knows_no_limit_gives_no_post_that_the_encoder_cannot_read():
+    processor = make_processor("rpbert")
+    processor.tokenizer.model_max_length = int(1e30)
+    tagger = MultimodalNerPipeline(make_model("rpbert"), processor=processor, device="cpu")
+    read = tagger({"text": long_text(45), "image": picture(1)}, with_reading=True)  # beside 16 regions no room for all
+    assert read["windows"] > 1 and "error" not in read
+
+
 def test_a_word_longer_than_a_window_is_read_as_far_as_it_goes():
     tagger = make_tagger("umgf")
     text = f"Anna {'Rome' * 100} meets Bob"
@@ -148,7 +156,7 @@ def test_a_long_post_may_be_refused_or_cut_instead(caplog):
     assert f"its last {cut['unread_words']} words get no label" in caplog.text
     with pytest.raises(ValueError, match="truncation='never': use 'window', 'error', 'warn'"):
         tagger("Anna", truncation="never")
-    with pytest.raises(ValueError, match="windows are made by the pipeline"):
+    with pytest.raises(ValueError, match="the pipeline makes windows"):
         tagger.processor(text="Anna", truncation="window")
 
 
@@ -156,9 +164,7 @@ def test_an_explanation_reaches_to_the_end_of_a_long_post():
     tagger = make_tagger("umgf")
     post = {"text": long_text(100), "image": picture(1)}
     explanation = explain(tagger.model, tagger.processor, **post)
-    assert_same(
-        [own["word"] for own in explanation.entities], [own["word"] for own in tagger(post)]
-    )
+    assert_same([own["word"] for own in explanation.entities], [own["word"] for own in tagger(post)])
     assert all(len(own["nodes"]) == len(explanation.nodes) == 1 for own in explanation.entities)
 
 
