@@ -107,7 +107,7 @@ def explain(
         processor: its processor.
         text: the post; or
         words: its words.
-        image: the picture: path, URL, bytes, PIL picture or array; None = no picture.
+        image: the picture: path, bytes, PIL picture or array; None = no picture.
         columns: whatever else the processor reads (objects, neighbors_inter, …) or calls (grounder, labeler).
 
     Returns:

@@ -380,6 +380,8 @@ class MultimodalNerProcessor(ProcessorMixin):
                 ids = as_tensor("labels", [-100] * words if own is None else own, torch.long)
                 if ids.shape != (words,):
                     raise ValueError(f"{words} words but labels of shape {list(ids.shape)}: give one label id a word")
+                if ((ids < 0) & (ids != -100)).any():
+                    raise ValueError(f"labels {ids.tolist()}: give the ids of labels, from 0 on, or -100 for none")
                 features[i]["labels"] = ids if words else torch.tensor([-100])
         options = (options or self._options({}))["text_kwargs"]
         sizes = {len(own["input_ids"]) for own in features}

@@ -54,9 +54,7 @@ class TaggerOptions:
     )
     fetch_pictures: bool = field(
         default=False,
-        metadata={
-            "help": "Fetch pictures that are web addresses; else such a post is tagged without, with a warning."
-        },
+        metadata={"help": "Fetch pictures that are web addresses; else such a post is tagged without, with a warning."},
     )
     detector: str | None = field(
         default=None,
