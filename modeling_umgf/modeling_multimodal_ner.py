@@ -7,6 +7,7 @@ n pieces, w words, m visual nodes, r cells of a picture, F visual features, h wi
 
 import inspect
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -303,6 +304,17 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             auxiliary=words.auxiliary,
         )
 
+    def max_pieces(self, picture_size: Sequence[int] | None = None) -> int:
+        """How many pieces of a post the text encoder has positions for.
+
+        Args:
+            picture_size: height and width of the pictures beside them; None = there are none.
+        """
+        positions = getattr(self.config.text_config, "max_position_embeddings", None) or 512
+        embeddings = getattr(getattr(self.text_model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(embeddings, "padding_idx", None)  # RoBERTa counts from the place after it
+        return positions if padding is None else positions - padding - 1
+
     @classmethod
     def fused_inputs(cls) -> list[str]:
         """Names of the tensors that the system reads besides the text."""
@@ -335,7 +347,8 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         Args:
             H: states of the text, of the type that is wanted.
             pixel_values: [B, m, 3, H, W] pictures of the nodes; or
-            object_features: [B, m, F] their features, which count as one cell each. Without either, m = 0.
+            object_features: [B, m, F] their features, which count as one cell each, or [B, m, r, F] their cells.
+                Without either, m = 0.
             object_mask: [B, m] real nodes; None = all.
         """
         if object_features is None and pixel_values is None:
@@ -350,7 +363,8 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         object_mask = object_mask.bool()
         if object_features is None:
             return self.encode_pictures(pixel_values, object_mask).to(H.dtype), object_mask
-        return object_features.masked_fill(~object_mask[..., None], 0)[:, :, None].to(H.dtype), object_mask
+        cells = object_features if object_features.ndim == 4 else object_features[:, :, None]  # [B, m, r, F]
+        return cells.masked_fill(~object_mask[..., None, None], 0).to(H.dtype), object_mask
 
     def encode_regions(
         self,
@@ -466,8 +480,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
             if self.config.crf_reduction == "mean":
                 loss = loss / labelled.any(1).sum().clamp(min=1)
         if return_predictions or (return_predictions is None and not self.training):
-            penalty = bio_transition_penalty(self.config.id2label) if self.config.constrain_bio else None
-            predictions = self.label_decoder.decode(emissions, mask, penalty)  # [B, w]
+            predictions = self.best_labels(emissions, mask)  # [B, w]
 
         if by_pieces and word_starts is not None:  # hand out what belongs to the words, as in every other mode
             emissions, _ = words_of(emissions, mask, word_starts)
@@ -517,6 +530,11 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         divergence = (torch.xlogy(p, p) - p * q.log()).sum((1, 2))  # [B]
         likelihood = self.label_decoder.loss(alone, labels, labelled)
         return (likelihood + self.config.cross_view_weight * divergence) * lost
+
+    def best_labels(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Decode emissions [B, w, labels] of real words [B, w]; returns label ids [B, w], -100 = padding."""
+        penalty = bio_transition_penalty(self.config.id2label) if self.config.constrain_bio else None
+        return self.label_decoder.decode(emissions, mask, penalty)
 
     def auxiliary_task(
         self,
