@@ -1,5 +1,6 @@
 """The pipeline "multimodal-ner": a post, or many, in; entities with exact character offsets out."""
 
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from transformers.utils import logging
 from .batching import SortedWindows
 from .decoding import decode, decode_windows, window_batches
 from .pictures import UnreadablePicture, open_picture, undecoded
-from .processing_multimodal_ner import NodeKind, PreparedPost, _one_picture, read_words
+from .processing_multimodal_ner import DESCRIBERS_OF_CONTEXT, NodeKind, PreparedPost, _one_picture, read_words
 from .web_pictures import WEB, fetch_picture
 from .windows import TRUNCATIONS, Window
 
@@ -159,11 +160,7 @@ class MultimodalNerPipeline(Pipeline):
             raise ValueError(f'a post is a string or {{"text": …, "image": …}}, not {type(post).__name__}')
         unread = given.keys() - self.input_columns - {"id", "ner_tags"}
         if unread := sorted(str(name) for name in unread if given[name] is not None):
-            logger.warning_once(
-                f"Posts have keys that are not read: {', '.join(unread)}; this model reads "
-                f"{', '.join(sorted(self.input_columns))}. Texts are read after the post by a model that was trained "
-                "with them, --processor_overrides '{\"context\": [column, …]}'."
-            )
+            logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.{_how_to_read(unread)}")
         if self.processor.context_to_find(given, describers):
             given = {**given, "image": self.open_picture(_one_picture(given["image"]), fetch_pictures, timeout)}
             (given,) = self.processor.find_context([given], **describers)
@@ -347,6 +344,14 @@ def node_weights(gate: torch.Tensor, span: tuple[int, int, str]) -> Sequence[flo
 def shown(node: Mapping[str, Any], kind: NodeKind) -> dict[str, Any]:
     """What a result repeats of a node."""
     return {name: node[name] for name in kind.shown if node.get(name) is not None}
+
+
+def _how_to_read(unread: Sequence[str]) -> str:
+    """What must be done so that the context among some keys is read."""
+    if texts := [name for name in unread if name in ("context", *DESCRIBERS_OF_CONTEXT.values())]:
+        setting = f'{{"context": {json.dumps(texts)}}}'
+        return f" A model reads such texts that was trained with them: --processor_overrides '{setting}'."
+    return ""
 
 
 def _fetch(source: Any, allowed: bool, timeout: float | None) -> Any:

@@ -341,20 +341,22 @@ class MultimodalNerProcessor(ProcessorMixin):
             The posts, with what was found.
         """
         found = {i: dict(post) for i, post in enumerate(posts) if self.context_to_find(post, describers)}
+        pictures = {}
         for name, column in self.context_describers.items():
             asked = [i for i in found if name in self.context_to_find(posts[i], describers)]
             describer = (describers.get(name) or self.own_describer(name)) if asked else None
             if describer is None:
                 continue
-            pictures = {}
-            for i in asked:
+            for i in set(asked) - pictures.keys():
                 with naming_post(i, posts):
-                    if (source := _one_picture(found[i]["image"])) is not None:
-                        pictures[i] = open_picture(source)
-                        found[i]["image"] = pictures[i] if self.reads_pictures else None  # else nobody looks again
-            described = describer(list(pictures.values())) if pictures else []
-            for i, own in zip(pictures, described, strict=True):
+                    source = _one_picture(posts[i]["image"])
+                    pictures[i] = None if source is None else open_picture(source)
+            seen = [i for i in asked if pictures[i] is not None]
+            described = describer([pictures[i] for i in seen]) if seen else []
+            for i, own in zip(seen, described, strict=True):
                 found[i][column] = own
+        for i, picture in pictures.items():
+            found[i]["image"] = picture if self.reads_pictures else None  # else nobody looks again
         return [found.get(i, post) for i, post in enumerate(posts)] if found else posts
 
     def add_pieces(self, prepared: Sequence[PreparedPost], options: Mapping[str, Any]) -> None:

@@ -600,4 +600,5 @@ def test_what_is_not_read_is_explained(said):
     tagger = MultimodalNerPipeline(make_model("text_only"), processor=make_processor("text_only"), device="cpu")
     tagger({"text": "Anna", "caption": "a cat"})
     assert len(said) == 1
-    assert "keys that are not read: caption" in said[0] and '"context": [' in said[0]
+    assert said[0].startswith("Posts have keys that are not read: caption. A model reads such texts that was trained")
+    assert """--processor_overrides '{"context": ["caption"]}'.""" in said[0]
