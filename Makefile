@@ -1,4 +1,4 @@
-.PHONY: style quality test bench
+.PHONY: style quality test audit bench
 
 style:  ## format, and repair what can be repaired
 	ruff check --fix .
@@ -10,6 +10,10 @@ quality:  ## what CI checks besides the tests
 
 test:
 	python -m pytest -n 2
+
+audit:  ## known advisories about the dependencies; asks the network
+	python -m pip install -q pip-audit
+	python -m pip_audit --local
 
 bench:  ## a quick benchmark; docs/recipes.md has the long ones
 	python -m dataset_scripts.contrast_tweets --output_dir data/contrast_tweets

@@ -17,7 +17,7 @@ import numpy as np
 from datasets import Dataset, Features
 from PIL import Image
 
-from modeling_umgf.pictures import UnreadablePicture, open_picture
+from modeling_umgf.pictures import UnreadablePicture, open_picture, picture_in
 
 from .columns.contract import dataset_features
 from .reading.bad_input import BadInput, run_command
@@ -109,7 +109,7 @@ def with_vinvl(
     outcomes = Counter()
 
     def columns(post: str) -> dict:
-        paths = [Path(folder) / f"{post}.jpg.npz", Path(folder) / f"{post}.npz"]
+        paths = [Path(picture_in(folder, f"{post}{ending}")) for ending in (".jpg.npz", ".npz")]
         found = [path for path in paths if path.is_file()]
         outcomes["posts without features"] += not found
         boxes, features = read_vinvl(found[0]) if found else (np.zeros((0, 4)), np.zeros((0, 0)))
@@ -154,7 +154,7 @@ def main() -> None:
         if arguments.umgf_crops:
             crops = umgf_crops(arguments.umgf_crops, post)
         else:
-            crops = [(None, Path(arguments.crop_dir) / name) for name in named.get(post, [])]
+            crops = [(None, Path(picture_in(arguments.crop_dir, name))) for name in named.get(post, [])]
         return crops[: arguments.max_objects]
 
     splits = load_splits(arguments.dataset)

@@ -129,16 +129,19 @@ def say_what_changed(entities: list[dict], without: list[dict]) -> str:
     return f"Without the picture {', '.join(changes)}." if changes else "Without the picture nothing would change."
 
 
-def make_page(model: str, detector: str | None = None, examples: str | None = None) -> gr.Blocks:
+def make_page(
+    model: str, detector: str | None = None, examples: str | None = None, trust_remote_code: bool = False
+) -> gr.Blocks:
     """Build the page.
 
     Args:
-        model: folder or Hub id of a trained model; its own code is run where the package is not installed.
+        model: folder or Hub id of a trained model.
         detector: id of a zero-shot object detector that finds the objects; without one, and without boxes, the whole
             picture is one object.
         examples: folder or Hub id of a dataset whose first test posts are offered.
+        trust_remote_code: run the code in the model's folder, where the package is not installed.
     """
-    tagger = pipeline("multimodal-ner", model=model, trust_remote_code=True)
+    tagger = pipeline("multimodal-ner", model=model, trust_remote_code=trust_remote_code)
     grounder = load_grounder(detector) if detector else None
     columns = list(tagger.processor.context)
     of_pictures = set(tagger.processor.describers.values())
@@ -146,6 +149,10 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
     def tag(text: str, picture, boxes: str, no_picture: bool, *context: str) -> tuple:
         if not text.strip():
             return nothing("Type or paste a post first.")
+        try:
+            picture = tagger.open_picture(picture)
+        except ValueError as error:
+            return nothing(f"The picture cannot be used: {getattr(error, 'reason', error)}.")
         read = {name: own.strip() for name, own in zip(columns, context, strict=True) if own and own.strip()}
         post = {"text": text, "image": picture} | read
         words_alone = {"text": text} | {name: own for name, own in read.items() if name not in of_pictures}
@@ -154,17 +161,17 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
                 post["objects"] = read_boxes(boxes)
             except ValueError as error:
                 return nothing(str(error))
-        results = tagger([post, words_alone], grounder=grounder)
+        results = tagger([post, words_alone], grounder=grounder, with_reading=True)
         for result in results:
             if "error" in result:
                 return nothing(result["error"])
-        entities, without = results
+        entities, without = (result["entities"] for result in results)
         rtl = is_right_to_left(text)
         numbers = number_names(entities, without)
         colors = color_map(numbers, entities, without)
         marked = None if picture is None else mark_objects(picture, entities, numbers)
         return (
-            gr.Markdown(say_what_was_cut(tagger, text)),
+            gr.Markdown(say_how_it_was_read(results[0]["windows"])),
             gr.HighlightedText(highlight(text, entities, numbers), color_map=colors, rtl=rtl),
             gr.AnnotatedImage(marked, color_map=colors, visible=picture is not None),
             gr.HighlightedText(highlight(text, without, numbers), color_map=colors, visible=no_picture, rtl=rtl),
@@ -177,7 +184,8 @@ def make_page(model: str, detector: str | None = None, examples: str | None = No
         with gr.Row():
             with gr.Column(scale=2):
                 text = gr.Textbox(label="Post", lines=3, placeholder="Paste a post", elem_id="post")
-                picture = gr.Image(label="Picture (optional)", type="pil", elem_id="picture", height=260)
+                as_sent = {"type": "filepath", "image_mode": None}  # decoded later, where its size is looked at first
+                picture = gr.Image(label="Picture (optional)", elem_id="picture", height=260, **as_sent)
                 contexts = [
                     gr.Textbox(label=f"{name}, read after the post (optional)", elem_id=f"context-{name}")
                     for name in columns
@@ -232,11 +240,9 @@ def is_right_to_left(text: str) -> bool:
     return next((direction != "L" for direction in directions if direction in ("L", "R", "AL")), False)
 
 
-def say_what_was_cut(tagger, text: str) -> str:
-    """How many words of a post lie beyond what the model reads, in a sentence; empty where none do."""
-    post = tagger.preprocess(text)
-    lost = int((post.features["word_starts"] < 0).sum()) if post.words else 0
-    return f"**The post is too long: its last {lost} words are not read and get no name.**" if lost else ""
+def say_how_it_was_read(windows: int) -> str:
+    """That a post is longer than the model reads at once, in a sentence; empty where it is not."""
+    return f"The post is long: it was read in {windows} overlapping parts." if windows > 1 else ""
 
 
 def read_boxes(text: str) -> list[dict]:
@@ -287,6 +293,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--detector", default=os.environ.get("DETECTOR"), help="id of a zero-shot object detector")
     parser.add_argument("--examples", default=os.environ.get("EXAMPLES"), help="dataset with posts to offer")
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        default=os.environ.get("TRUST_REMOTE_CODE", "").lower() in ("1", "true", "yes"),
+        help="run the code in the model's folder, where the package is not installed (or variable TRUST_REMOTE_CODE=1)",
+    )
     parser.add_argument("--port", type=int, default=None, help="default: the first free one from 7860 on")
     return parser.parse_args(argv)
 
@@ -297,7 +309,7 @@ def main() -> None:
         sys.exit("app.py: no model. Name a trained one: `python demo/app.py runs/my_model`, or set the variable MODEL.")
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from the network
     try:
-        page = make_page(arguments.model, arguments.detector, arguments.examples)
+        page = make_page(arguments.model, arguments.detector, arguments.examples, arguments.trust_remote_code)
         page.launch(server_port=arguments.port, theme=gr.themes.Default(**fonts), footer_links=[])
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"app.py: cannot show {arguments.model}: {' '.join(str(error).split())}")

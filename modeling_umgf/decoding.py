@@ -1,13 +1,15 @@
 """From a model's output for a batch to labels, spans and probabilities of words."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
 
 from .batching import own_pieces
 from .labels import entity_spans
+from .processing_multimodal_ner import MultimodalNerProcessor, PreparedPost
+from .windows import Window
 
 
 @dataclass
@@ -68,6 +70,22 @@ class DecodedBatch:
         scores = iter(scores.clamp(0, 1).tolist())
         return [[next(scores) for _ in own] for own in spans]
 
+    def kept(self, window: Window) -> "DecodedBatch":
+        """What a window keeps, of a batch whose rows all have its words; an end of the post is kept with it."""
+        first, after = window.kept_first - window.first, window.kept_after - window.first  # words
+        steps = self.mask[0].nonzero().flatten().tolist()
+        steps_of_words = self.step_of_word[0].tolist()
+        begin = steps[0] if first == window.first == 0 else steps_of_words[first]
+        end = steps[-1] + 1 if after == len(steps_of_words) else steps_of_words[after]
+        return DecodedBatch(
+            self.model,
+            self.emissions[:, begin:end],
+            self.mask[:, begin:end],
+            self.predictions[:, begin:end],
+            self.step_of_word[:, first:after] - begin,
+            {kind: gate[:, first:after] for kind, gate in self.gates.items()},
+        )
+
 
 def decode(model: PreTrainedModel, features: Mapping[str, torch.Tensor]) -> DecodedBatch:
     """Run a tagger on a batch.
@@ -90,3 +108,50 @@ def decode(model: PreTrainedModel, features: Mapping[str, torch.Tensor]) -> Deco
         index = step_of_word.clamp(min=0)[..., None]  # [B, w, 1]
         gates = {kind: gate.gather(1, index.expand(-1, -1, gate.shape[-1])) for kind, gate in gates.items()}
     return DecodedBatch(model, outputs.logits, mask, outputs.predictions, step_of_word, gates)
+
+
+def decode_windows(
+    model: PreTrainedModel, windows: Iterable[tuple[Window, Mapping[str, torch.Tensor]]]
+) -> DecodedBatch:
+    """Run a tagger on the windows of a post one after the other; the label decoder then sees the whole post at once.
+
+    Args:
+        model: a tagger of this package, in evaluation mode.
+        windows: see `window_batches`; of a batch with several rows, all have the words of the window.
+    """
+    parts = [decode(model, features).kept(window) for window, features in windows]
+    if len(parts) == 1:
+        return parts[0]
+    emissions = torch.cat([part.emissions for part in parts], dim=1)
+    mask = torch.cat([part.mask for part in parts], dim=1)
+    steps = []
+    done = 0
+    for part in parts:
+        steps.append(part.step_of_word + done)
+        done += part.mask.shape[1]
+    gates = {kind: torch.cat([part.gates[kind] for part in parts], dim=1) for kind in parts[0].gates}
+    return DecodedBatch(model, emissions, mask, model.best_labels(emissions, mask), torch.cat(steps, dim=1), gates)
+
+
+def window_batches(
+    model: PreTrainedModel,
+    processor: MultimodalNerProcessor,
+    post: PreparedPost,
+    options: dict[str, dict] | None = None,
+) -> Iterator[tuple[Window, Mapping[str, torch.Tensor]]]:
+    """Make the batches for `decode_windows`, one at a time; the pictures of the post are encoded once.
+
+    Args:
+        model: the tagger, which says on which device.
+        processor: its processor.
+        post: a prepared post, with windows or without.
+        options: for the processor.
+    """
+    if post.windows and "pixel_values" in post.features:
+        features = dict(post.features)
+        pixels = features.pop("pixel_values")[None].to(model.device)  # [1, m, 3, H, W]
+        real = features["object_mask"][None].to(model.device)
+        features["object_features"] = model.base_model.encode_pictures(pixels, real)[0]  # [m, r, F]
+        post = replace(post, features=features)
+    for window, part in post.parts():
+        yield window, processor.batch([part], options=options).to(model.device)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from .decoding import decode
+from .decoding import decode_windows, window_batches
 from .drawing import draw_objects, objects_to_html
 from .fonts import draw_text
 from .pipeline_multimodal_ner import MultimodalNerPipeline, describe_entity, node_weights
@@ -108,7 +108,7 @@ def explain(
         processor: its processor.
         text: the post; or
         words: its words.
-        image: the picture: path, URL, bytes, PIL picture or array; None = no picture.
+        image: the picture: path, bytes, PIL picture or array; None = no picture.
         columns: whatever else the processor reads (objects, neighbors_inter, caption, …) or calls (grounder, labeler,
             captioner).
 
@@ -125,17 +125,17 @@ def explain(
     explanation = Explanation(post.text, post.tokens, post.picture, [], [])
     if not post.words:
         return explanation
-    features = processor.batch([post]).to(model.device)
     places = []  # (mask, position) of each node
-    if "context_mask" in features:
+    if any("context_mask" in part.features for _, part in post.parts()):
         places.append(("context_mask", None))
         explanation.nodes.append({"kind": "context", "title": "context", "text": " ".join(post.context)})
     for name, kind in processor.node_kinds.items():
-        if kind.mask in features:
-            for position in torch.where(features[kind.mask][0])[0].tolist():
-                places.append((kind.mask, position))
-                explanation.nodes.append(_describe_node(post, name, kind, position))
-    decoded = decode(model, leave_out(features, places))
+        nodes = post.features.get(kind.mask, torch.zeros(0)).tolist()
+        for position in (i for i, real in enumerate(nodes) if real):
+            places.append((kind.mask, position))
+            explanation.nodes.append(_describe_node(post, name, kind, position))
+    windows = window_batches(model, processor, post)
+    decoded = decode_windows(model, ((window, leave_out(features, places)) for window, features in windows))
     spans = decoded.spans()[0]
     decoded.predictions = decoded.predictions[:1].expand_as(decoded.predictions)  # how likely are the same labels?
     scores = decoded.span_scores([spans] * len(decoded.mask))  # with all nodes, then without each
@@ -172,9 +172,9 @@ def leave_out(
     """
     repeated = {name: tensor.repeat_interleave(len(places) + 1, dim=0) for name, tensor in features.items()}
     for row, (mask, position) in enumerate(places, start=1):
-        if position is None:
+        if position is None and mask in features:
             repeated["attention_mask"][row, features[mask][0]] = False
-        else:
+        elif position is not None:
             repeated[mask][row, position] = False
     return repeated
 

@@ -205,12 +205,14 @@ def build_new(
         return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
 
     model = make(**config)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions_of(model.base_model.text_model))
     parts = {"tokenizer": tokenizer}
+    size = None
     if chosen.reads_pictures:
         parts["image_processor"] = MultimodalNerImageProcessor.for_encoder(
             model.config.vision_config, vision, arguments.image_size
         )
+        size = parts["image_processor"].size["height"], parts["image_processor"].size["width"]
+    tokenizer.model_max_length = min(tokenizer.model_max_length, model.base_model.max_pieces(size))
     settings = model.config.processor_settings() | processor_settings
     processor = make_processor(chosen.processor, parts | settings)
     if wanted := processor.settings_for_model(model.config):
@@ -219,15 +221,6 @@ def build_new(
             raise ValueError(f"--config_overrides: {shown(given)}, but the processor needs {shown(wanted)}.")
         model = make(**config | wanted)
     return model, processor
-
-
-def positions_of(text_model: PreTrainedModel) -> int:
-    """How many pieces a text encoder reads at most; those that count positions from the padding on have fewer."""
-    positions = getattr(text_model.config, "max_position_embeddings", 512)
-    for name, module in text_model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            positions = min(positions, module.num_embeddings - module.padding_idx - 1)
-    return positions
 
 
 def text_encoder(

@@ -236,7 +236,11 @@ def check_output_folder(folder: str | os.PathLike) -> None:
 
 
 def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> ModelCard:
-    """Render the facts of one run, or of several that differ in the seed; arguments as for `write_model_card`."""
+    """Render the facts of one run, or of several that differ in the seed; arguments as for `write_model_card`.
+
+    Names that come with data are shown as they are, be they markup.
+    """
+    runs = [_without_markup(run) for run in runs]
     first = runs[0]
     for run in runs[1:]:
         _check_same_but_seed(first, run)
@@ -269,6 +273,15 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
         splits_table=_splits_table(first["splits"]),
         training_table=_training_table(runs),
     )
+
+
+def _without_markup(fact: Any) -> Any:
+    """The same facts, in which no string begins a tag of HTML."""
+    if isinstance(fact, str):
+        return fact.replace("<", "&lt;")
+    if isinstance(fact, Mapping):
+        return {_without_markup(name): _without_markup(value) for name, value in fact.items()}
+    return [_without_markup(one) for one in fact] if isinstance(fact, list | tuple) else fact
 
 
 def _check_same_but_seed(first: Mapping[str, Any], run: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ n pieces, w words, m visual nodes, r cells of a picture, F visual features, h wi
 
 import inspect
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -305,6 +306,17 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             auxiliary=words.auxiliary,
         )
 
+    def max_pieces(self, picture_size: Sequence[int] | None = None) -> int:
+        """How many pieces of a post the text encoder has positions for.
+
+        Args:
+            picture_size: height and width of the pictures beside them; None = there are none.
+        """
+        positions = getattr(self.config.text_config, "max_position_embeddings", None) or 512
+        embeddings = getattr(getattr(self.text_model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(embeddings, "padding_idx", None)  # RoBERTa counts from the place after it
+        return positions if padding is None else positions - padding - 1
+
     @classmethod
     def fused_inputs(cls) -> list[str]:
         """Names of the tensors that the system reads besides the text."""
@@ -487,8 +499,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
             if self.config.crf_reduction == "mean":
                 loss = loss / labelled.any(1).sum().clamp(min=1)
         if return_predictions or (return_predictions is None and not self.training):
-            penalty = bio_transition_penalty(self.config.id2label) if self.config.constrain_bio else None
-            predictions = self.label_decoder.decode(emissions, mask, penalty)  # [B, w]
+            predictions = self.best_labels(emissions, mask)  # [B, w]
 
         if by_pieces and word_starts is not None:  # hand out what belongs to the words, as in every other mode
             emissions, _ = words_of(emissions, mask, word_starts)
@@ -538,6 +549,11 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         divergence = (torch.xlogy(p, p) - p * q.log()).sum((1, 2))  # [B]
         likelihood = self.label_decoder.loss(alone, labels, labelled)
         return (likelihood + self.config.cross_view_weight * divergence) * lost
+
+    def best_labels(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Decode emissions [B, w, labels] of real words [B, w]; returns label ids [B, w], -100 = padding."""
+        penalty = bio_transition_penalty(self.config.id2label) if self.config.constrain_bio else None
+        return self.label_decoder.decode(emissions, mask, penalty)
 
     def auxiliary_task(
         self,

@@ -11,12 +11,15 @@ Letters: E embeddings of the pieces, V regions of the picture, H states of the e
 w words, m pictures, v regions of all pictures of a post, e width of the embeddings, h of the states.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_rpbert import RpbertConfig
+from .image_encoder import feature_map, running_statistics
 from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
 from .recurrent_layers import BiLstm, take
 
@@ -82,6 +85,16 @@ class RpbertModel(MultimodalNerModel):
             known = picture_adds.masked_fill(~mask.any(1), -100)
             auxiliary = {"relation_loss": cross_entropy(relation.float(), known, reduction="none")}
         return WordStates(x, word_mask, {"objects": gates}, auxiliary)
+
+    def max_pieces(self, picture_size: Sequence[int] | None = None) -> int:
+        """How many pieces there are positions for beside the regions of one picture; see the base class."""
+        room = super().max_pieces()
+        if picture_size is None or self.vision_model is None:
+            return room
+        like = next(self.vision_model.parameters())
+        with torch.no_grad(), running_statistics(self.vision_model):
+            pictures = like.new_zeros(1, getattr(self.config.vision_config, "num_channels", 3), *picture_size)
+            return room - feature_map(self.vision_model, pictures).shape[1]
 
     def encode(
         self, text: Pieces, V: torch.Tensor, mask: torch.Tensor, token_type_ids: torch.Tensor | None = None

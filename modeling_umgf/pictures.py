@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from .files import file_hash
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded: Pillow's own warning limit, a quarter of a gigabyte of RGB."""
+
+MAX_FILE_BYTES = 1_000_000_000
+"""Largest file of a picture that is read."""
 
 READABLE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """Formats that are opened. Others are refused: Pillow hands EPS, for one, to an external interpreter."""
@@ -77,6 +81,35 @@ def open_picture(source: Any) -> Image.Image:
         raise UnreadablePicture(name, f"damaged picture ({error})") from error
     with image:
         return _decode(image, name)
+
+
+def picture_in(folder: str | os.PathLike, name: str) -> str:
+    """Return the path of a picture that data name, which lies in a folder: data may come from anybody.
+
+    Args:
+        folder: the folder of the pictures.
+        name: path from there.
+
+    Raises:
+        UnreadablePicture: the name leads out of the folder: by "..", from the root, or through a link.
+    """
+    path = os.path.join(folder, name)
+    try:
+        inside = Path(path).resolve().is_relative_to(Path(folder).resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a zero in it, a name too long, links in a circle
+        raise UnreadablePicture(name[:200], f"no name of a file ({error})") from error
+    if not inside:
+        raise UnreadablePicture(name, f"leads out of the folder of pictures, {folder}; put the picture there")
+    return path
+
+
+def undecoded(dataset: Any) -> Any:
+    """Let a dataset of the library `datasets` hand out its pictures as they are stored, for `open_picture`, which looks
+    at their size before it decodes them; whatever else is given is left as it is."""
+    for name, feature in (getattr(dataset, "features", None) or {}).items():
+        if type(feature).__name__ == "Image" and feature.decode:
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
 
 
 def content_hash(source: Any) -> str:
@@ -156,7 +189,14 @@ def _file_content(source: Any) -> tuple[str, bytes]:
     if name.startswith(("http://", "https://")):
         raise UnreadablePicture(name, "a web address, not a file; download the picture first")
     try:
+        about = os.stat(name)
+        if not stat.S_ISREG(about.st_mode):  # reading a device or a pipe might never end
+            raise UnreadablePicture(name, "not a file")
+        if about.st_size > MAX_FILE_BYTES:
+            raise UnreadablePicture(name, f"larger than {MAX_FILE_BYTES:,} bytes")
         return name, Path(name).read_bytes()
+    except UnreadablePicture:
+        raise
     except FileNotFoundError as error:
         raise UnreadablePicture(name, "no such file") from error
     except (OSError, ValueError) as error:

@@ -9,15 +9,17 @@ from types import GeneratorType
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
-from transformers.image_utils import load_image
 from transformers.utils import logging
 
 from .batching import SortedWindows
-from .decoding import decode
-from .pictures import UnreadablePicture, open_picture
+from .decoding import decode, decode_windows, window_batches
+from .pictures import UnreadablePicture, open_picture, undecoded
 from .processing_multimodal_ner import DESCRIBERS_OF_CONTEXT, NodeKind, PreparedPost, _one_picture, read_words
+from .web_pictures import WEB, fetch_picture
+from .windows import TRUNCATIONS, Window
 
 logger = logging.get_logger(__name__)
 
@@ -40,7 +42,7 @@ class MultimodalNerPipeline(Pipeline):
 
     An input is a string or a dict with
         text, or words (also called tokens): the post, raw or as a list of words;
-        image (optional): path, URL, bytes, PIL picture or array; None = no picture;
+        image (optional): path, bytes, PIL picture or array, or a URL, see fetch_pictures; None = no picture;
         caption, object_labels, context, …: texts that a model with such a `context` reads after the post (optional);
         objects and the other columns that the processor reads (optional), see the processor.
     A list of inputs gives a list of results; a generator, a torch or a datasets Dataset gives an iterator over results.
@@ -58,10 +60,17 @@ class MultimodalNerPipeline(Pipeline):
                 neighbors (of systems that read other posts): the pictures of other posts that were used, {"id",
                     "relation", "weight"}, most important first; the weight is how much of it is taken.
             "none": one dict a word, also for label O: entity (label), score (the label's marginal probability), index,
-                word, start, end. A word beyond the text encoder's limit has label O and score 0.
+                word, start, end. A word that was cut off has label O and score 0.
+        truncation: what becomes of a post that is longer than the text encoder reads: "window" (default), it is read in
+            overlapping windows, each word labelled where it has most context, and the labels of the whole post are
+            decoded together; "error", it gets one; "warn", its last words are cut off, and the log says so.
+        with_reading: give {"entities": the result as described, "windows": in how many the post was read,
+            "unread_words": how many were cut off} for each input; default: only the result.
         grounder, labeler, captioner: find the objects of pictures, name them, or describe the pictures, where the input
             does not; see the processor.
-        timeout: seconds to wait for a picture's URL; default: no limit.
+        fetch_pictures: fetch pictures that are given as web addresses, from public addresses alone and up to 30 MB;
+            default: they are refused.
+        timeout: seconds that fetching a picture may take; default 20.
         batch_size: posts that the model sees at once (default 1); posts of like size are put together.
         num_workers: processes that open pictures and make crops (default 0: this one).
     """
@@ -79,12 +88,16 @@ class MultimodalNerPipeline(Pipeline):
                 "The pipeline multimodal-ner needs a tagger of modeling_umgf, and processor=… where it is not found."
             )
         self.model.eval()
+        size = self.processor.image_processor.size if self.processor.reads_pictures else None
+        room = self.model.base_model.max_pieces(size and (size["height"], size["width"]))
         self.options = self.processor._options({})
+        self.options["text_kwargs"]["max_length"] = min(room, self.processor.tokenizer.model_max_length)
 
     def __call__(self, inputs: Any, **kwargs) -> Any:
         """Tag one input or many; see the class."""
         if isinstance(inputs, list) and not inputs:
             return []
+        inputs = undecoded(inputs)
         if not isinstance(inputs, str | Mapping | list | GeneratorType | Dataset) and isinstance(inputs, Iterable):
             inputs = (one for one in inputs)  # a tuple, a datasets.Dataset, …
         return super().__call__(inputs, **kwargs)
@@ -101,33 +114,46 @@ class MultimodalNerPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(
-        self, aggregation_strategy=None, grounder=None, labeler=None, captioner=None, timeout=None
+        self,
+        aggregation_strategy=None,
+        grounder=None,
+        labeler=None,
+        captioner=None,
+        fetch_pictures=None,
+        timeout=None,
+        truncation=None,
+        with_reading=None,
     ):
         if aggregation_strategy not in (None, "none", "simple"):
             raise ValueError(
                 f"aggregation_strategy={aggregation_strategy!r}: use 'simple' (entities) or 'none' (words). The others "
                 "reconcile the labels of a word's pieces, but here the CRF labels whole words."
             )
-        given = {"grounder": grounder, "labeler": labeler, "captioner": captioner, "timeout": timeout}
+        if truncation not in (None, *TRUNCATIONS):
+            raise ValueError(f"truncation={truncation!r}: use {', '.join(map(repr, TRUNCATIONS))}.")
+        describers = {"grounder": grounder, "labeler": labeler, "captioner": captioner}
+        given = {"fetch_pictures": fetch_pictures, "timeout": timeout, "truncation": truncation} | describers
         given = {name: value for name, value in given.items() if value is not None}
-        for name in given.keys() - {"timeout", *self.processor.describers}:
+        for name in given.keys() & describers.keys() - set(self.processor.describers):
             raise ValueError(f"{name}: {type(self.processor).__name__} calls none; leave it out.")
-        forward = {} if aggregation_strategy is None else {"aggregation_strategy": aggregation_strategy}
-        return given, forward, {}
+        forward = {"aggregation_strategy": aggregation_strategy, "with_reading": with_reading}
+        return given, {name: value for name, value in forward.items() if value is not None}, {}
 
     # One input → what the model needs
 
-    def preprocess(self, post: Any, timeout: float | None = None, **describers: Callable) -> PreparedPost:
-        """Read one input.
+    def preprocess(self, post: Any, truncation: str = TRUNCATIONS[0], **parameters: Any) -> PreparedPost:
+        """Read one input; the parameters are those of the call, see the class.
 
         Raises:
             ValueError: there is no text, or no readable picture, or something else in the input is wrong.
         """
-        given, prepared = self.read_text(post, timeout, **describers)
-        self.processor.add_pieces([prepared], self.options["text_kwargs"])
-        return self.add_nodes(given, prepared, timeout, **describers)
+        given, prepared = self.read_text(post, **parameters)
+        self.processor.add_pieces([prepared], self.options["text_kwargs"] | {"truncation": truncation})
+        return self.add_nodes(given, prepared, **parameters)
 
-    def read_text(self, post: Any, timeout: float | None = None, **describers: Callable) -> ReadPost:
+    def read_text(
+        self, post: Any, fetch_pictures: bool = False, timeout: float | None = None, **describers: Callable
+    ) -> ReadPost:
         """Read the words of one input, and those of its context; see `preprocess`."""
         given = {"text": post} if isinstance(post, str) else post
         if not isinstance(given, Mapping):
@@ -136,30 +162,44 @@ class MultimodalNerPipeline(Pipeline):
         if unread := sorted(str(name) for name in unread if given[name] is not None):
             logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.{_how_to_read(unread)}")
         if self.processor.context_to_find(given, describers):
-            given = {**given, "image": _fetch(given["image"], timeout)}
+            given = {**given, "image": self.open_picture(_one_picture(given["image"]), fetch_pictures, timeout)}
             (given,) = self.processor.find_context([given], **describers)
         return given, PreparedPost(*read_words(given), context=self.processor.context_words(given))
 
     def add_nodes(
-        self, given: Mapping[str, Any], prepared: PreparedPost, timeout: float | None = None, **describers: Callable
+        self,
+        given: Mapping[str, Any],
+        prepared: PreparedPost,
+        fetch_pictures: bool = False,
+        timeout: float | None = None,
+        **describers: Callable,
     ) -> PreparedPost:
         """Open the picture of a post whose words are read, and make of it and the columns what the model reads."""
         if self.processor.reads_pictures:
-            given = {**given, "image": _fetch(given.get("image"), timeout)}
-            source = _one_picture(given["image"])
-            prepared.picture = None if source is None else open_picture(source)
+            prepared.picture = self.open_picture(_one_picture(given.get("image")), fetch_pictures, timeout)
         describers = self.processor.describers_of_nodes(describers)
         self.processor.add_nodes([prepared], [given], self.options["images_kwargs"], **describers)
         return prepared
 
+    def open_picture(
+        self, source: Any, fetch_pictures: bool = False, timeout: float | None = None
+    ) -> Image.Image | None:
+        """Open what a post has as its picture; the parameters are those of the call.
+
+        Raises:
+            UnreadablePicture: it is none, or may not be fetched.
+        """
+        source = _fetch(source, fetch_pictures, timeout)
+        return None if source is None else open_picture(source)
+
     # Many inputs: first the texts of a window, then batch by batch the rest
 
-    def read_window(self, posts: Sequence[Any], **parameters: Any) -> list[ReadPost]:
+    def read_window(self, posts: Sequence[Any], truncation: str = TRUNCATIONS[0], **parameters: Any) -> list[ReadPost]:
         """Read the texts of inputs and tokenise them together; what cannot be read has its error for a post."""
         read = [_or_error(self.read_text, post, **parameters) for post in posts]
         read = [(None, post) if isinstance(post, dict) else post for post in read]
         whole = {i: post for i, (given, post) in enumerate(read) if given is not None}
-        options = self.options["text_kwargs"]
+        options = self.options["text_kwargs"] | {"truncation": truncation}
         if whole and _or_error(self.processor.add_pieces, list(whole.values()), options):
             for i, post in whole.items():  # which one was it?
                 if error := _or_error(self.processor.add_pieces, [post], options):
@@ -184,6 +224,7 @@ class MultimodalNerPipeline(Pipeline):
             inputs = map(inputs.__getitem__, range(len(inputs)))
             first = window
         read_window = partial(self.read_window, **preprocess_params)
+        preprocess_params = {name: own for name, own in preprocess_params.items() if name != "truncation"}
         batches = SortedWindows(inputs, batch_size, first, window, _size, read_window)
         texts = deque()  # of the batches under way
 
@@ -197,6 +238,7 @@ class MultimodalNerPipeline(Pipeline):
                 for text, post in zip(texts.popleft(), batch, strict=True):
                     if not isinstance(post, dict):
                         post.features |= text.features
+                        post.windows = text.windows
                 yield from self.tag_batch(batch, **forward_params)
 
         posts = _Prepared(self._add_nodes_or_error, preprocess_params)
@@ -207,24 +249,39 @@ class MultimodalNerPipeline(Pipeline):
         """Return the result of one input."""
         return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
 
-    def tag_batch(self, items: list[PreparedPost | dict[str, str]], **forward_params) -> list[Any]:
+    def tag_batch(
+        self, items: list[PreparedPost | dict[str, str]], with_reading: bool = False, **forward_params
+    ) -> list[Any]:
         """Results of posts made by `preprocess`; those with an error, or without words, do not reach the model."""
         results = [item if isinstance(item, dict) else [] for item in items]
+        posts = {i: item for i, item in enumerate(items) if not isinstance(item, dict)}
         alike = {}  # crops and given features are different inputs: the model takes one kind at a time
-        for i, item in enumerate(items):
-            if not isinstance(item, dict) and item.words:
-                alike.setdefault("object_features" in item.features, []).append(i)
+        for i, post in posts.items():
+            if post.words:
+                kind = f"post {i}" if post.windows else "object_features" in post.features
+                alike.setdefault(kind, []).append(i)
         for rows in alike.values():
-            features = self.processor.batch([items[i] for i in rows], options=self.options)
+            if posts[rows[0]].windows:
+                features = window_batches(self.model, self.processor, posts[rows[0]], self.options)
+            else:
+                features = self.processor.batch([posts[i] for i in rows], options=self.options)
             outputs = self.forward(features, **forward_params)
             for row, i in enumerate(rows):
-                results[i] = self.postprocess({"post": items[i], "row": row, **outputs})
+                results[i] = self.postprocess({"post": posts[i], "row": row, **outputs})
+        if with_reading:
+            for i, post in posts.items():
+                read = {"windows": len(post.windows) or 1, "unread_words": post.unread_words}
+                results[i] = {"entities": results[i], **read}
         return results
 
     # The model
 
-    def _forward(self, features: dict[str, torch.Tensor], aggregation_strategy: str = "simple") -> dict[str, Any]:
-        decoded = decode(self.model, features)
+    def _forward(
+        self,
+        features: Mapping[str, torch.Tensor] | Iterable[tuple[Window, Mapping[str, torch.Tensor]]],
+        aggregation_strategy: str = "simple",
+    ) -> dict[str, Any]:
+        decoded = (decode if isinstance(features, Mapping) else decode_windows)(self.model, features)
         if aggregation_strategy == "none":
             return {"labels": decoded.word_labels(), "word_scores": decoded.word_scores()}
         spans = decoded.spans()
@@ -297,14 +354,14 @@ def _how_to_read(unread: Sequence[str]) -> str:
     return ""
 
 
-def _fetch(source: Any, timeout: float | None) -> Any:
-    """Fetch a picture from the web; whatever is no web address is left as it is."""
-    if not isinstance(source, str) or not source.startswith(("http://", "https://", "data:image/")):
+def _fetch(source: Any, allowed: bool, timeout: float | None) -> Any:
+    """Fetch a picture from the web, if that is allowed; whatever is no web address is left as it is."""
+    if not isinstance(source, str) or not source.startswith((*WEB, "data:image/")):
         return source
-    try:
-        return load_image(source, timeout=timeout)
-    except Exception as error:
-        raise UnreadablePicture(source[:80], f"cannot be fetched ({error})") from error
+    if source.startswith(WEB) and not allowed:
+        reason = "a web address, and pictures are only fetched where that is asked for: fetch_pictures=True"
+        raise UnreadablePicture(source[:80], reason)
+    return fetch_picture(source, timeout)
 
 
 def _or_error(function: Callable, *arguments: Any, **settings: Any) -> Any:

@@ -17,7 +17,9 @@ from typing import Any
 
 from .conll import conll_block
 from .labels import spans_to_tags
+from .pictures import UnreadablePicture, picture_in
 from .processing_multimodal_ner import read_words
+from .web_pictures import WEB
 
 STANDARD_STREAM = "-"
 """Name of standard input and of standard output."""
@@ -43,7 +45,8 @@ def read_posts(path: Path, columns: dict[str, str], images: str | os.PathLike | 
         images: folder that relative picture names start from; default: the folder of the file; of a stream: this one.
 
     Returns:
-        Posts with "id" (the file's, else the number of the post from 1) and "error", or "image" and the other columns.
+        Posts with "id" (the file's, else the number of the post from 1) and "error", or "image", the other columns, and
+        "warning", None or why a picture that is named cannot be used.
 
     Raises:
         PostFileError: there is no such file, its format is unknown, or the whole file lacks the texts.
@@ -88,9 +91,15 @@ def to_post(row: dict | PostFileError, number: int, columns: dict[str, str], fol
     post_id = row.pop(columns["id"], None)
     if isinstance(image, dict):  # an Image cell of `datasets`
         image = image.get("path") if image.get("bytes") is None else image["bytes"]
-    if isinstance(image, str) and not image.startswith(("http://", "https://", "data:image/")):
-        image = str(folder / image) if image else None
-    return row | {"id": number if post_id in (None, "") else post_id, "text": text, "image": image}
+    warning = None
+    if isinstance(image, str) and not image.startswith((*WEB, "data:image/")):
+        try:
+            image = picture_in(folder, image) if image else None
+        except UnreadablePicture as error:
+            image = None
+            warning = f"tagged without its picture: {error}"
+    own_id = number if post_id in (None, "") else post_id
+    return row | {"id": own_id, "text": text, "image": image, "warning": warning}
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:
@@ -171,11 +180,13 @@ class Tagged:
         entities: as the pipeline gives them.
         error: why the post could not be tagged.
         warning: what of the post could not be used.
+        windows: in how many it was read.
     """
 
     entities: list[dict] = field(default_factory=list)
     error: str | None = None
     warning: str | None = None
+    windows: int = 1
 
 
 @dataclass

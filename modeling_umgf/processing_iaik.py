@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .processing_multimodal_ner import NodeKind, PreparedPost, as_tensor, naming_post
+from .processing_multimodal_ner import NodeKind, PreparedPost, as_tensor, check_finite, naming_post
 from .processing_single_picture import SinglePictureProcessor
 
 
@@ -40,6 +40,7 @@ class IaikProcessor(SinglePictureProcessor):
                 known = as_tensor("knowledge_features", known, torch.float32)
                 if known.ndim != 2:
                     raise ValueError(f"knowledge_features of shape {list(known.shape)}; give [pieces, width]")
+                check_finite("knowledge_features", known)
             post.nodes["knowledge"] = [{} for _ in known]
             post.features["knowledge_features"] = known
             post.features["knowledge_mask"] = torch.ones(len(known), dtype=torch.bool)

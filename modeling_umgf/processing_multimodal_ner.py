@@ -22,6 +22,7 @@ from .pictures import UnreadablePicture, open_picture
 from .pushed_card import add_card
 from .text_splitting import split_post
 from .tokenization_bilstm import character_ids
+from .windows import TRUNCATIONS, Window, plan_windows
 
 logger = logging.get_logger(__name__)
 
@@ -51,6 +52,9 @@ class NodeKind:
     shown: tuple[str, ...]
 
 
+OF_WORDS = ("inter_modal_mask",)
+"""Tensors of nodes [w, …] that have a row for each word."""
+
 OBJECTS = NodeKind("object_mask", "object", "objects", ("box", "query"))
 
 
@@ -64,7 +68,8 @@ class PreparedPost:
         picture: the opened picture, or None.
         nodes: for each kind of node the nodes, as dicts, in the order of the tensors.
         features: the tensors that a model reads, by their names in a batch, without the dimension of the batch.
-        context: words that are read after the post, as a second segment.
+        windows: of a post longer than the model reads, what is read at once, each with the tensors of its text.
+        context: words that are read after the post, or after each of its windows, as a second segment.
     """
 
     text: str
@@ -72,7 +77,22 @@ class PreparedPost:
     picture: Image.Image | None = None
     nodes: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+    windows: list[tuple[Window, dict[str, torch.Tensor]]] = field(default_factory=list)
     context: list[str] = field(default_factory=list)
+
+    @property
+    def unread_words(self) -> int:
+        """How many words at the end were cut off."""
+        return int((self.features["word_starts"] < 0).sum()) if self.words else 0
+
+    def parts(self) -> Iterator[tuple[Window, "PreparedPost"]]:
+        """Yield what the model reads at once: the post, or its windows, which share its nodes."""
+        if not self.windows:
+            yield Window(0, len(self.words), 0, len(self.words)), self
+        for window, text in self.windows:
+            words = slice(window.first, window.after)
+            features = {name: own[words] if name in OF_WORDS else own for name, own in self.features.items()} | text
+            yield window, PreparedPost(self.text, self.words[words], None, self.nodes, features, context=self.context)
 
     @property
     def tokens(self) -> list[str]:
@@ -218,7 +238,7 @@ class MultimodalNerProcessor(ProcessorMixin):
             kwargs: the other columns that the system reads, see its class; what describes pictures, such as a
                 `grounder`; and options of transformers' processors, also in `text_kwargs` and `images_kwargs`:
                     padding: True (default), "longest", "max_length" or False;
-                    truncation: cut posts that are too long (default True, warned);
+                    truncation: cut posts that are too long (default True, warned); "error" refuses them;
                     max_length: pieces of a post at most; default: what the tokenizer says;
                     padding_side, pad_to_multiple_of: as for the tokenizer;
                     return_tensors: "pt" (default) or "np";
@@ -260,6 +280,11 @@ class MultimodalNerProcessor(ProcessorMixin):
             known = ", ".join(name for name in known if name != "image")
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(sorted(unknown))}; it reads {known}.")
         options = self._merge_kwargs(self.valid_processor_kwargs, self.tokenizer.init_kwargs, **given)
+        truncation = options["text_kwargs"]["truncation"]
+        if truncation not in (True, False, None, "longest_first", "only_first", "do_not_truncate", *TRUNCATIONS[1:]):
+            raise ValueError(
+                f"truncation={truncation!r}: use True (cut and warn), False or 'error'; the pipeline makes windows."
+            )
         if options["text_kwargs"].get("return_tensors") not in ("pt", "np", None):
             raise ValueError(f"return_tensors={options['text_kwargs']['return_tensors']!r}: use 'pt' or 'np'.")
         return options
@@ -348,47 +373,79 @@ class MultimodalNerProcessor(ProcessorMixin):
     def add_pieces(self, prepared: Sequence[PreparedPost], options: Mapping[str, Any]) -> None:
         """Give posts the tensors of their text: each word is tokenised by itself and has a first piece.
 
-        Words that the tokenizer has no pieces for are unknown. Words beyond the limit of pieces have no first piece; a
-        warning says so. What the limit leaves is for the context.
+        Words that the tokenizer has no pieces for are unknown. A post beyond the limit of pieces loses its last words,
+        which have no first piece, and a warning says so; or gets `windows`. What the limit leaves is for the context,
+        and in windows up to half of it.
 
         Args:
             prepared: the posts.
-            options: `max_length` and `truncation`.
+            options: `max_length` and `truncation`, here also "window", "error" or "warn".
+
+        Raises:
+            ValueError: `truncation="error"`, and a post is too long.
         """
         unknown = self.tokenizer.unk_token
-        limit = self._max_length(options) if options["truncation"] not in (False, "do_not_truncate") else None
+        truncation = options["truncation"]
+        limit = None if truncation in (False, "do_not_truncate") else self._max_length(options)
         words = [[word if word.strip() else unknown for word in post.tokens] for post in prepared]
         pieces = self._pieces(words)
+        contexts = self._pieces_of_contexts(prepared)
+        segment = SecondSegment(self.tokenizer) if any(contexts) else None
         for i, post in enumerate(prepared):
             ids, word_ids = pieces[i]
             deleted = set(range(len(post.words))) - set(word_ids)
             if deleted:  # by the tokenizer, such as a lone variation selector
                 kept = [unknown if k in deleted else word for k, word in enumerate(words[i])]
                 ids, word_ids = self._pieces([kept])[0]
-            if limit is not None and len(ids) > limit:
-                ids, word_ids = _cut(ids, word_ids, limit)
             if not ids:  # of a tokenizer without special tokens; a text encoder needs something to read
                 ids, word_ids = [self.tokenizer.unk_token_id], [None]
-            first = {}
-            for position, word in enumerate(word_ids):
-                if word is not None:
-                    first.setdefault(word, position)
-            starts = [first.get(k, -1) for k in range(len(post.words))]
-            if lost := starts.count(-1):
-                logger.warning(
-                    f"A post of {len(starts)} words ('{' '.join(post.tokens[:4])} …') is longer than the {limit} "
-                    f"pieces that are read: its last {lost} words get no label."
+            too_long = limit is not None and len(ids) > limit
+            if too_long and truncation == "error":
+                raise ValueError(
+                    f"the post has {len(ids)} pieces and the model reads {limit}: shorten it, or take "
+                    "truncation='window'"
                 )
-            post.features |= {
-                "input_ids": torch.tensor(ids, dtype=torch.long),
-                "attention_mask": torch.ones(len(ids), dtype=torch.long),
-                "word_starts": torch.tensor(starts or [-1], dtype=torch.long),
-            }
-            post.features |= self.text_inputs([None if k is None else post.tokens[k] for k in word_ids])
-        if with_context := [post for post in prepared if post.context]:
-            segment = SecondSegment(self.tokenizer)
-            for post, own in zip(with_context, self._pieces([post.context for post in with_context]), strict=True):
-                self.add_second_segment(post.features, post.context, own, segment, limit)
+            if too_long and truncation == "window":
+                for_context = 0  # of the pieces of each window: at most half of them
+                if contexts[i]:
+                    for_context = min(len(contexts[i][0]) + len(segment.opening) + len(segment.closing), limit // 2)
+                post.windows = [
+                    (window, self._text_tensors(post.tokens, *own, window.first, window.after))
+                    for window, own in _split(ids, word_ids, limit - for_context)
+                ]
+            elif too_long:
+                ids, word_ids = _cut(ids, word_ids, limit)
+            post.features |= self._text_tensors(post.tokens, ids, word_ids, 0, len(post.words))
+            if too_long and not post.windows:
+                logger.warning(
+                    f"A post of {len(post.words)} words ('{' '.join(post.tokens[:4])} …') is longer than the {limit} "
+                    f"pieces that are read: its last {post.unread_words} words get no label."
+                )
+            if contexts[i]:
+                for text in [own for _, own in post.windows] or [post.features]:
+                    self.add_second_segment(text, post.context, contexts[i], segment, limit)
+
+    def _text_tensors(
+        self, tokens: Sequence[str], ids: Sequence[int], word_ids: Sequence[int | None], first: int, after: int
+    ) -> dict[str, torch.Tensor]:
+        """The tensors of the text of the words first..after-1, from their pieces."""
+        places = {}
+        for position, word in enumerate(word_ids):
+            if word is not None:
+                places.setdefault(word, position)
+        starts = [places.get(k, -1) for k in range(first, after)]
+        return {
+            "input_ids": torch.tensor(ids, dtype=torch.long),
+            "attention_mask": torch.ones(len(ids), dtype=torch.long),
+            "word_starts": torch.tensor(starts or [-1], dtype=torch.long),
+            **self.text_inputs([None if k is None else tokens[k] for k in word_ids]),
+        }
+
+    def _pieces_of_contexts(self, prepared: Sequence[PreparedPost]) -> list[tuple[list[int], list[int | None]] | None]:
+        """For each post the pieces of its context, as `_pieces` gives them; None where it has none."""
+        with_context = [post.context for post in prepared if post.context]
+        pieces = iter(self._pieces(with_context) if with_context else ())
+        return [next(pieces) if post.context else None for post in prepared]
 
     def add_second_segment(
         self,
@@ -480,15 +537,21 @@ class MultimodalNerProcessor(ProcessorMixin):
 
         Raises:
             ValueError: labels do not fit the words, tensors of the posts do not fit together, or posts differ in length
-                and may not be padded.
+                and may not be padded; or a post has windows: they are the posts of a batch, see `PreparedPost.parts`.
         """
         features = [dict(post.features) for post in prepared]
+        for i, post in enumerate(prepared):
+            with naming_post(i, prepared):
+                if post.windows:
+                    raise ValueError("the post is longer than the model reads: take its parts, one by one")
         for i, own in enumerate(labels or []):
             with naming_post(i, prepared):
                 words = len(prepared[i].words)
                 ids = as_tensor("labels", [-100] * words if own is None else own, torch.long)
                 if ids.shape != (words,):
                     raise ValueError(f"{words} words but labels of shape {list(ids.shape)}: give one label id a word")
+                if ((ids < 0) & (ids != -100)).any():
+                    raise ValueError(f"labels {ids.tolist()}: give the ids of labels, from 0 on, or -100 for none")
                 features[i]["labels"] = ids if words else torch.tensor([-100])
         options = (options or self._options({}))["text_kwargs"]
         sizes = {len(own["input_ids"]) for own in features}
@@ -584,6 +647,7 @@ class MultimodalNerProcessor(ProcessorMixin):
                     raise ValueError(
                         f"object_features of shape {list(own.shape)}; give [objects, width] or [objects, cells, width]"
                     )
+                check_finite("object_features", own)
                 features.append(own)
         if all(own is None for own in features):
             return features
@@ -741,18 +805,26 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype) -> torch.Tensor:
     return tensor.detach().to("cpu", dtype)
 
 
+def check_finite(name: str, values: torch.Tensor | None) -> None:
+    """Raise ValueError where numbers are NaN or infinite."""
+    if values is not None and not torch.isfinite(values).all():
+        raise ValueError(f"{name} hold NaN or infinity; repair them, or leave them out")
+
+
 @contextmanager
 def naming_post(i: int, posts: Sequence[Any]) -> Iterator[None]:
-    """Let errors say that it was post i, where there are several."""
+    """Let errors say that it was post i, where there are several, and its id, where it has one."""
+    own_id = posts[i].get("id") if isinstance(posts[i], Mapping) else None
+    post = f"Post {i} of the batch" + ("" if own_id is None else f" (id {own_id})")
     try:
         yield
     except UnreadablePicture as error:
         if len(posts) > 1:
-            error.name = f"Post {i} of the batch: {error.name}"
+            error.name = f"{post}: {error.name}"
         raise
     except ValueError as error:
         if len(posts) > 1:
-            raise ValueError(f"Post {i} of the batch: {error}") from error
+            raise ValueError(f"{post}: {error}") from error
         raise
 
 
@@ -796,3 +868,22 @@ def _cut(ids: list[int], word_ids: list[int | None], limit: int) -> tuple[list[i
     tail = min(len(ids) - 1 - last, limit)
     kept = limit - tail
     return ids[:kept] + ids[len(ids) - tail :], word_ids[:kept] + word_ids[len(ids) - tail :]
+
+
+def _split(
+    ids: list[int], word_ids: list[int | None], limit: int
+) -> Iterator[tuple[Window, tuple[list[int], list[int | None]]]]:
+    """The windows of a post, each with its pieces and their words; all have the special tokens of the post."""
+    real = [position for position, word in enumerate(word_ids) if word is not None]
+    head, tail = real[0], real[-1] + 1
+    room = limit - head - (len(ids) - tail)
+    if room < 1:
+        raise ValueError(f"{limit} pieces are too few: special tokens alone are {limit - room}")
+    begins = {}  # of each word, and of what comes after the last
+    for position in real:
+        begins.setdefault(word_ids[position], position)
+    begins = [*begins.values(), tail]
+    for window in plan_windows([after - begin for begin, after in zip(begins, begins[1:], strict=False)], room):
+        begin = begins[window.first]
+        after = min(begins[window.after], begin + room)
+        yield window, tuple(row[:head] + row[begin:after] + row[tail:] for row in (ids, word_ids))

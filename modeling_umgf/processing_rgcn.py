@@ -119,6 +119,10 @@ class RgcnProcessor(MultimodalNerProcessor):
                     check_nodes(f"neighbors_{relation}", given[i], ["id", "score"])
                     if given[i] and self.relation_index is None:
                         raise ValueError("neighbours are given, but this processor has no relation index for them")
+                named = posts[i].get("object_labels")
+                are_names = isinstance(named, list | tuple) and all(isinstance(label, str) for label in named)
+                if named is not None and not are_names:
+                    raise ValueError('object_labels must be a list of strings, such as ["person", "cat"], or None')
         if self.relation_index is None:
             return
         self.find_neighbors(neighbors, prepared, posts, labeler)

@@ -32,6 +32,7 @@ from .post_files import (
     read_posts,
     to_post,
 )
+from .windows import TRUNCATIONS
 
 Tagger = Callable[[list[dict]], list[Tagged]]
 
@@ -53,6 +54,10 @@ class TaggerOptions:
     model: str = field(metadata={"help": "Folder or Hub id of a trained model with its processor."})
     images: str | None = field(
         default=None, metadata={"help": "Folder that relative picture names start from; None: where the posts are."}
+    )
+    fetch_pictures: bool = field(
+        default=False,
+        metadata={"help": "Fetch pictures that are web addresses; else such a post is tagged without, with a warning."},
     )
     detector: str | None = field(
         default=None,
@@ -77,6 +82,14 @@ class TaggerOptions:
     )
     min_score: float = field(
         default=0.5, metadata={"help": "What the detector or the labeler finds below this score is no object."}
+    )
+    truncation: str = field(
+        default=TRUNCATIONS[0],
+        metadata={
+            "choices": TRUNCATIONS,
+            "help": "A post longer than the text encoder reads is read in overlapping windows; gets an error; or loses "
+            "its last words, with a warning (warn).",
+        },
     )
     batch_size: int = field(default=32, metadata={"help": "Posts that the model sees at once."})
     device: str | None = field(
@@ -133,6 +146,7 @@ class TaggingSummary:
         left_out: entities below the threshold.
         errors: posts that could not be tagged.
         warnings: posts of which something could not be used, such as a broken picture.
+        in_windows: posts longer than the text encoder reads at once.
         already_done: posts that were in the output before.
         seconds: duration, loading of the model included.
     """
@@ -142,6 +156,7 @@ class TaggingSummary:
     left_out: int = 0
     errors: int = 0
     warnings: int = 0
+    in_windows: int = 0
     already_done: int = 0
     seconds: float = 0.0
 
@@ -149,9 +164,10 @@ class TaggingSummary:
         earlier = f", {self.already_done:,} were done before" if self.already_done else ""
         left_out = f" ({self.left_out:,} below the threshold left out)" if self.left_out else ""
         warnings = f", {self.warnings:,} with a warning" if self.warnings else ""
+        in_windows = f", {self.in_windows:,} longer than the model reads (in windows)" if self.in_windows else ""
         return (
             f"{self.posts:,} posts tagged{earlier}; {self.entities:,} entities{left_out}, "
-            f"{self.errors:,} posts with an error{warnings}; {self.seconds:.1f} s"
+            f"{self.errors:,} posts with an error{warnings}{in_windows}; {self.seconds:.1f} s"
         )
 
     def add(self, tagged: Tagged) -> None:
@@ -159,6 +175,7 @@ class TaggingSummary:
         self.posts += 1
         self.errors += tagged.error is not None
         self.warnings += tagged.warning is not None
+        self.in_windows += tagged.windows > 1
         self.entities += 0 if tagged.error is not None else len(tagged.entities)
 
 
@@ -298,6 +315,7 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
         where = "" if Path(model).exists() else " (no folder here; tried as a Hub id)"
         raise TaggingError(f"cannot load the model {model}{where}: {error}") from error
     settings = {**_load_describers(options, tagger, device), "batch_size": options.batch_size}
+    settings |= {"truncation": options.truncation, "fetch_pictures": options.fetch_pictures, "with_reading": True}
 
     def results_of(posts: list[dict]) -> list:
         """The pipeline's results; where it fails on some posts, these alone have the error."""
@@ -314,7 +332,7 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
     def picture_problem(post: dict) -> str | None:
         """Why the picture of a post cannot be opened."""
         try:
-            tagger.preprocess({"text": "picture", "image": post["image"]})
+            tagger.preprocess({"text": "picture", "image": post["image"]}, fetch_pictures=options.fetch_pictures)
         except Exception as error:
             return str(error)
 
@@ -323,17 +341,25 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
         results = results_of(inputs)
         warnings = {}
         for i, (post, result) in enumerate(zip(inputs, results, strict=True)):
-            if isinstance(result, dict) and post.get("image") is not None and (problem := picture_problem(post)):
-                warnings[i] = f"tagged without its picture: {problem}"
+            if "error" in result and post.get("image") is not None and (problem := picture_problem(post)):
+                warnings[i] = [f"tagged without its picture: {problem}"]
         without = results_of([inputs[i] | {"image": None} for i in warnings]) if warnings else []
         for i, result in zip(warnings, without, strict=True):
             results[i] = result
-        return [
-            Tagged(error=result["error"]) if isinstance(result, dict) else Tagged(result, warning=warnings.get(i))
-            for i, result in enumerate(results)
-        ]
+        for i, result in enumerate(results):
+            if posts[i].get("warning"):
+                warnings[i] = [posts[i]["warning"]]
+            if unread := result.get("unread_words"):
+                warnings.setdefault(i, []).append(f"too long for the model: its last {unread} words were not read")
+        return [_tagged(result, "; ".join(warnings.get(i, [])) or None) for i, result in enumerate(results)]
 
     return tag
+
+
+def _tagged(result: dict, warning: str | None) -> Tagged:
+    if "error" in result:
+        return Tagged(error=result["error"])
+    return Tagged(result["entities"], warning=warning, windows=result["windows"])
 
 
 def _load_describers(options: TaggerOptions, tagger: Any, device: str | None) -> dict[str, Any]:
@@ -556,6 +582,7 @@ def _settings(options: TagOptions) -> dict[str, Any]:
         "captioner": options.captioner and str(options.captioner),
         "min_score": options.min_score,
         "threshold": options.threshold,
+        "truncation": options.truncation,
         "columns": options.columns,
     }
 

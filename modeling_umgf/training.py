@@ -3,13 +3,13 @@
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
@@ -22,16 +22,21 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput
+from transformers.utils import logging
 
 from .checkpoints import checkpoint_to_resume, list_files
 from .conll import conll_block
 from .data_collator import MultimodalNerCollator
+from .decoding import decode_windows, window_batches
 from .evaluation import evaluate_tags
 from .files import write_whole
 from .kept_features import KeptFeatures, can_be_kept
 from .labels import entity_types
 from .model_card import TrainingTime, describe_run, write_model_card
+from .pictures import undecoded
 from .processing_multimodal_ner import MultimodalNerProcessor
+
+logger = logging.get_logger(__name__)
 
 LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
 MOST_WORKERS = 8
@@ -218,14 +223,33 @@ class MultimodalNerTrainer(Trainer):
         )
 
     def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
-        """Score predicted label ids [B, w] against gold ones, -100 = padding."""
+        """Score predicted label ids [B, w] against gold ones, -100 = padding; words that were cut off count as O."""
         gold, predicted = self._tags(evaluation.predictions, evaluation.label_ids)
+        if unread := int(((evaluation.label_ids != -100) & (evaluation.predictions == -100)).sum()):
+            logger.warning(f"{unread} words of long posts are not read here and count as O; final scores read them.")
         return evaluate_tags(gold, predicted)
 
     def predict_tags(self, dataset: Dataset) -> tuple[list[list[str]], list[list[str]]]:
-        """Return the gold and the predicted tags of each post, in the dataset's order."""
-        output = self.predict(read_columns(dataset, self.processing_class))
-        return self._tags(output.predictions, output.label_ids)
+        """Return the gold and the predicted tags of each post, in the dataset's order; long posts in windows."""
+        dataset = read_columns(dataset, self.processing_class)
+        output = self.predict(dataset)
+        gold, predicted = self._tags(output.predictions, output.label_ids)
+        cut_off = ((output.label_ids != -100) & (output.predictions == -100)).any(1).nonzero()[0].tolist()
+        for i in cut_off:
+            predicted[i] = self._tags_by_windows(dataset[i])
+        if cut_off:
+            logger.warning(f"{len(cut_off)} of {len(dataset)} posts are long and were read in overlapping windows.")
+        return gold, predicted
+
+    @torch.no_grad()
+    def _tags_by_windows(self, row: dict) -> list[str]:
+        """Tags of a post that is longer than the text encoder reads."""
+        options = self.processing_class._options({})
+        options["text_kwargs"]["truncation"] = "window"
+        post = self.processing_class.prepare([row], options)[0]
+        with self.compute_loss_context_manager():
+            windows = window_batches(self.model, self.processing_class, post)
+            return decode_windows(self.model.eval(), windows).word_labels()[0]
 
     def _tags(self, predictions: np.ndarray, label_ids: np.ndarray) -> tuple[list[list[str]], list[list[str]]]:
         names = self.model.config.id2label
@@ -265,9 +289,23 @@ class MultimodalNerTrainer(Trainer):
     def compute_loss(self, model, inputs, *args, **kwargs):
         """The loss; one that is a sum over posts is a sum over those of all processes and accumulated batches too."""
         loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.model.training and not torch.isfinite(loss[0] if isinstance(loss, tuple) else loss):
+            raise FloatingPointError(f"The loss of step {self.state.global_step + 1} is {self._why_not_finite(inputs)}")
         if self.model.training and self.model.config.crf_reduction == "sum":  # what follows takes means of them
             return loss * self.args.world_size * self.current_gradient_accumulation_steps
         return loss
+
+    def _why_not_finite(self, inputs: Mapping[str, torch.Tensor]) -> str:
+        for name, tensor in inputs.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                post = int((~tensor.isfinite()).flatten(1).any(1).nonzero()[0])
+                return f"no number, as the {name} of its post {post} (from 0) hold NaN or infinity: repair the data."
+        broken = [name for name, parameter in self.model.named_parameters() if not parameter.isfinite().all()]
+        what = f"; {broken[0]} holds NaN or infinity" if broken else ""
+        return (
+            f"no number: training has diverged{what}. Begin again with lower learning rates, a smaller "
+            "--max_grad_norm, or --bf16 instead of --fp16."
+        )
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW with a learning rate for the text encoder, the image encoder, the CRF and everything else."""
@@ -415,15 +453,11 @@ def check_best_metric(args: TrainingArguments, labels: Iterable[str]) -> None:
 
 
 def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:
-    """Leave out the columns that a processor doesn't read, and let it decode pictures, as it does elsewhere."""
+    """Leave out the columns that a processor doesn't read; pictures stay as they are stored until it opens them."""
     if dataset is None:
         return None
     read = ("id", "tokens", "ner_tags", *processor.columns)
-    dataset = dataset.select_columns([name for name in dataset.column_names if name in read])
-    picture = dataset.features.get("image")
-    if isinstance(picture, Image) and picture.decode and picture.mode is None:
-        dataset = dataset.cast_column("image", Image(decode=False))
-    return dataset
+    return undecoded(dataset.select_columns([name for name in dataset.column_names if name in read]))
 
 
 def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:

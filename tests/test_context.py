@@ -217,6 +217,26 @@ def test_that_contexts_are_cut_is_said_once(said):
 
 
 @of_every_system
+def test_every_window_of_a_long_post_is_read_with_the_context(model_type):
+    processor = make_processor(model_type, context=["caption"])
+    tagger = MultimodalNerPipeline(make_model(model_type), processor=processor, device="cpu")
+    post = {"words": WORDS * 20, "image": posts()[0]["image"]}
+    prepared = tagger.preprocess(post | {"caption": CAPTION})
+    alone = tagger.preprocess(post)
+    assert len(prepared.windows) > len(alone.windows) > 1
+    for _, text in prepared.windows:
+        read = text["input_ids"][text["context_mask"]].tolist()
+        assert len(text["input_ids"]) <= 64
+        assert read == processor(words=WORDS, caption=CAPTION)["input_ids"][0, -len(read) :].tolist() and len(read) > 8
+    assert not any("context_mask" in text for _, text in alone.windows)
+    words = tagger(post | {"caption": CAPTION}, aggregation_strategy="none")
+    assert [word["word"] for word in words] == post["words"] and all(word["score"] > 0 for word in words)
+    explanation = explain(tagger.model, processor, **post, caption=CAPTION)
+    assert [node["kind"] for node in explanation.nodes].count("context") == 1 and explanation.entities
+    assert any(abs(link["change"]) > 1e-6 for entity in explanation.entities for link in entity["nodes"])
+
+
+@of_every_system
 def test_padding_on_the_left_moves_post_and_context_together(model_type):
     processor = make_processor(model_type, context=COLUMNS)
     processor.tokenizer.padding_side = "left"

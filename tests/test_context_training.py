@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from PIL import Image
 from test_train_umgf import TEXT, TINY, results_of
 from tiny_describers import save_captioner
-from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoProcessor, pipeline
 
 import train_umgf
 from dataset_scripts import build_dataset
@@ -20,9 +20,10 @@ from dataset_scripts.columns.contract import dataset_features
 from dataset_scripts.reading.bad_input import BadInput
 from dataset_scripts.reading.splits import load_splits
 from dataset_scripts.writing.dataset_folder import write_dataset
+from modeling_umgf.configuration_text_only import TextOnlyConfig
 from modeling_umgf.descriptors import Captioner
-from modeling_umgf.model_arguments import positions_of
 from modeling_umgf.model_card import CardError, write_model_card
+from modeling_umgf.modeling_text_only import TextOnlyModel
 from modeling_umgf.processing_multimodal_ner import context_words
 from modeling_umgf.tagging import TagOptions, tag_file
 
@@ -214,7 +215,7 @@ def test_long_contexts_fill_the_positions_of_every_encoder_and_no_more(tmp_path)
         assert AutoProcessor.from_pretrained(tmp_path / model_type).tokenizer.model_max_length == limit
     sizes = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
     text = AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1, **sizes)
-    assert positions_of(AutoModel.from_config(text)) == 512
+    assert TextOnlyModel(TextOnlyConfig(text_config=text)).max_pieces() == 512
 
 
 def test_captions_made_by_a_model_are_made_by_it_again_when_a_text_only_model_tags(tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """The page in a real browser: what it shows is what the pipeline says."""
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -224,13 +226,61 @@ def test_a_post_from_right_to_left_is_shown_in_its_order(page):
     page.wait_for_function("document.querySelector('#names [dir=rtl]') !== null")
 
 
-def test_words_beyond_the_limit_are_said(folders):
+def test_long_posts_and_those_from_right_to_left_are_known():
     app = load_app()
-    tagger = pipeline("multimodal-ner", model=str(folders[0]))
-    assert "its last 18 words are not read" in app.say_what_was_cut(tagger, " ".join(["cat"] * 80))
-    assert app.say_what_was_cut(tagger, "cat") == ""
+    assert "it was read in 3 overlapping parts" in app.say_how_it_was_read(3)
+    assert app.say_how_it_was_read(1) == ""
     assert app.is_right_to_left("1 שלום Anna")
     assert not any(map(app.is_right_to_left, ("Anna שלום", "", "😍")))
+
+
+@needs_browser
+def test_markup_in_a_post_is_shown_and_not_run(page):
+    markup = '<img src=x onerror="window.hacked=1"> <b id=bold>Anna</b> ![x](http://127.0.0.1:9/x.png) meets Rome'
+    page.locator("#post textarea").fill(markup)
+    page.locator("#run").click()
+    page.wait_for_function("document.querySelector('#names').innerText.includes('onerror')")
+    assert page.evaluate("window.hacked === undefined")
+    assert page.locator("#bold").count() == 0
+    assert page.elsewhere == []
+
+
+def ask(address: str, path: str, data: object = None) -> tuple[int, str]:
+    """Status and body of what the page's server answers."""
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(address + path, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, response.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+@needs_browser
+def test_the_page_reads_no_files_of_its_machine_and_asks_no_private_address(page, folders, tmp_path):
+    address = page.url
+    secret = tmp_path / "secret.png"
+    PILImage.new("RGB", (50, 50), "red").save(secret)
+    assert ask(address, f"gradio_api/file={secret}")[0] in (403, 404)
+    assert ask(address, f"gradio_api/file={folders[0] / 'config.json'}")[0] in (403, 404)
+    with socket.socket() as private:
+        private.bind(("127.0.0.1", 0))
+        private.listen()
+        private.settimeout(0.5)
+        here = f"http://127.0.0.1:{private.getsockname()[1]}/x.png"
+        for given in (
+            {"path": str(secret)},
+            {"path": here},
+            {"path": "x.png", "url": here},
+            {"url": f"file://{secret}"},
+        ):
+            picture = given | {"meta": {"_type": "gradio.FileData"}}
+            status, answer = ask(address, "gradio_api/call/tag", {"data": ["Anna", picture, "", False]})
+            if status == 200:
+                answer = ask(address, f"gradio_api/call/tag/{json.loads(answer)['event_id']}")[1]
+                assert "event: error" in answer, (given, answer)
+        with pytest.raises(TimeoutError):
+            private.accept()
 
 
 @needs_browser
@@ -247,7 +297,8 @@ class NotInstalled:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NotInstalled())
 import app
-[tag] = {button.fn for button in app.make_page(sys.argv[1]).fns.values() if button.fn.__name__ == "tag"}
+page = app.make_page(sys.argv[1], trust_remote_code=True)
+[tag] = {button.fn for button in page.fns.values() if button.fn.__name__ == "tag"}
 print(tag(sys.argv[2], None, "", True)[-1])
 """
 

@@ -142,7 +142,7 @@ def test_picture_names_start_from_the_folder(tmp_path, monkeypatch):
     posts = write_jsonl(tmp_path / "posts.jsonl", [{"text": "x", "image": image} for image in images])
     tag(posts, tmp_path / "out.jsonl", tmp_path, images=tmp_path)
     folder = str(tmp_path)
-    assert seen == [f"{folder}/1.jpg", images[1], images[2], None, None, f"{folder}/2.jpg"]
+    assert seen == [f"{folder}/1.jpg", images[1], None, None, None, f"{folder}/2.jpg"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".conll"])

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LABELS, tiny_config, tiny_labels, tiny_tokenizer
-from datasets import Image
+from datasets import Dataset, Image
 from train_distributed import featured_config, posts, without_dropout
 from train_distributed import main as train_distributed
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from dataset_scripts.reading.conll import read_conll
 from modeling_umgf import (
+    MultimodalNerPipeline,
     TextOnlyConfig,
     TextOnlyForTokenClassification,
     TextOnlyProcessor,
@@ -297,3 +298,46 @@ def test_a_picture_of_the_training_data_is_opened_as_one_that_is_tagged(tmp_path
     rows = read_columns(dataset, processor)
     with pytest.raises(UnreadablePicture, match="Post 1 of the batch: .*broken.jpg: not a picture in a known format"):
         MultimodalNerCollator(processor)([rows[i] for i in range(3)])
+
+
+def test_final_predictions_read_posts_beyond_the_limit_to_their_end(tmp_path, caplog):
+    trainer = trainer_for(tmp_path)
+    words = ("Anna", "Rome") * 50
+    features = trainer.eval_dataset.features
+    row = trainer.eval_dataset[0] | {"tokens": list(words), "ner_tags": [1, 3] * 50}
+    data = Dataset.from_list([trainer.eval_dataset[1], row], features=features)
+    cut = trainer.predict(data).predictions[1]
+    assert (cut == -100).sum() == 100 - 62
+    gold, predicted = trainer.predict_tags(data)
+    assert [len(tags) for tags in gold] == [len(tags) for tags in predicted]
+    tagger = MultimodalNerPipeline(trainer.model, processor=trainer.processing_class, device="cpu")
+    post = {name: value for name, value in row.items() if name in tagger.input_columns}
+    assert predicted[1] == [word["entity"] for word in tagger(post, aggregation_strategy="none")]
+    assert "1 of 2 posts are long and were read in overlapping windows" in caplog.text
+    trainer.evaluate(data)
+    assert "38 words of long posts are not read here and count as O" in caplog.text
+
+
+def test_nan_in_features_ends_training_with_the_name_of_the_post(tmp_path):
+    trainer = trainer_for(tmp_path, train_sampling_strategy="sequential")
+    rows = trainer.train_dataset.to_list()
+    rows[5]["object_features"][0][2] = float("nan")
+    trainer.train_dataset = Dataset.from_list(rows, features=trainer.train_dataset.features)
+    with pytest.raises(ValueError, match="Post 1 of the batch.*object_features hold NaN or infinity"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("broken", ["weights", "inputs"])
+def test_a_loss_that_is_no_number_ends_training_with_the_reason(tmp_path, broken, monkeypatch):
+    trainer = trainer_for(tmp_path, max_steps=3)
+    if broken == "weights":
+        trainer.model.classifier.weight.data[0, 0] = float("inf")
+    else:
+        collate = trainer.data_collator
+        trainer.data_collator = lambda rows: {
+            name: tensor.index_fill(0, torch.tensor([1]), float("inf")) if name == "object_features" else tensor
+            for name, tensor in collate(rows).items()
+        }
+    reason = {"weights": "diverged; classifier.weight holds NaN", "inputs": "object_features of its post 1"}
+    with pytest.raises(FloatingPointError, match=f"The loss of step 1 is no number.*{reason[broken]}"):
+        trainer.train()

@@ -8,7 +8,14 @@ _LOUD = ("__main__", "dataset_scripts", "modeling_umgf")  # loggers that tell wh
 
 
 class BadInput(ValueError):
-    """Data that can't be used; the message names the file, the line where there is one, and the way out."""
+    """Data that can't be used; the message names the file, the line where there is one, and the way out.
+
+    Args:
+        message: one sentence; what it quotes of the data may make it too long to read: then its middle is left out.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message if len(message) <= 1000 else f"{message[:600]} […] {message[-300:]}")
 
 
 def first_line(error: Exception) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from modeling_umgf.pictures import picture_in
+
 from .bad_input import BadInput, first_line
 
 UMGF_QUERIES = ("person", "miscellaneous", "location", "organization")  # in the order of the released code
@@ -21,7 +23,7 @@ def umgf_crops(folder: str | Path, name: str) -> list[tuple[str, Path]]:
     Returns:
         (query, file) of those of the four crops that are there.
     """
-    crops = [(query, Path(folder) / name / f"crop_{query}_{name}.jpg") for query in UMGF_QUERIES]
+    crops = [(query, Path(picture_in(folder, f"{name}/crop_{query}_{name}.jpg"))) for query in UMGF_QUERIES]
     return [(query, path) for query, path in crops if path.is_file()]
 
 

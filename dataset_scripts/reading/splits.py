@@ -11,6 +11,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, concatenate_datasets
 
 from modeling_umgf.labels import bio_labels, entity_types
+from modeling_umgf.pictures import UnreadablePicture, picture_in
 
 from ..columns.contract import COLUMNS, dataset_features, label_names
 from .bad_input import BadInput
@@ -230,17 +231,25 @@ def _name_pictures(
         folder = Path(places[name]).parent if image_dir is None else Path(image_dir)
         for row in posts:
             if row.get("image") is not None:
-                row["image"] = str(folder / row["image"])
+                row["image"] = _inside(folder, row["image"], f"{places[name]}, post {row['id']}")
             elif "image" not in row and files is not None:
-                row["image"] = files.get(row["id"], str(folder / f"{row['id']}.jpg"))
+                named = files.get(row["id"], f"{row['id']}.jpg")
+                row["image"] = _inside(folder, named, f"{places[name]}, post {row['id']}")
+
+
+def _inside(folder: Path, name: str, where: str) -> str:
+    try:
+        return picture_in(folder, name)
+    except UnreadablePicture as error:
+        raise BadInput(f"{where}: the picture {error}") from error
 
 
 def _picture_files(folder: Path) -> dict[str, str]:
-    """Files of a folder by their name without ending; of several with one name the first (.jpg before .png)."""
+    """Names of files of a folder by these without ending; of several with one name the first (.jpg before .png)."""
     files = {}
     for path in sorted(folder.iterdir()):
         if path.is_file():
-            files.setdefault(path.stem, str(path))
+            files.setdefault(path.stem, path.name)
     return files
 
 

@@ -19,13 +19,14 @@ def read_text(path: str | Path) -> str:
         content = Path(path).read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: can't be read ({error.strerror})") from error
-    if not content.strip():
-        raise BadInput(f"{path}: the file is empty")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}:{line}: not UTF-8 text; convert the file to UTF-8") from error
+    if not text.strip():
+        raise BadInput(f"{path}: the file is empty")
+    return text
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
