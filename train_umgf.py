@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
             trainer.save_metrics("train", trainer.train(checkpoint).metrics)
             trainer.save_model()
             trainer.save_state()
-        except (OSError, ValueError, FloatingPointError) as error:  # a full disk, a picture that is gone, NaN
+        except (OSError, ValueError, KeyError, FloatingPointError) as error:  # a full disk, a picture that is gone, NaN
             end_with(error)
     for split in ("validation", "test"):
         if split in splits:

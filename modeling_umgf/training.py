@@ -1,6 +1,7 @@
 """Training arguments and the Trainer that every model of this package uses."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,10 @@ logger = logging.get_logger(__name__)
 
 LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
 BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+
+BEST_METRICS = r"(^|_)(precision|recall|f1|loss)$"
+
+COMPILE_MODES = ("default", "lite", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
 @dataclass
@@ -78,6 +83,18 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         for name in BATCH_SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: a whole number, at least 1.")
+        if isinstance(self.lr_scheduler_kwargs, str) and not self.lr_scheduler_kwargs.lstrip().startswith("{"):
+            raise ValueError(f"--lr_scheduler_kwargs {self.lr_scheduler_kwargs!r}: give a mapping in JSON.")
+        if self.metric_for_best_model and not re.search(BEST_METRICS, self.metric_for_best_model):
+            raise ValueError(
+                f"--metric_for_best_model {self.metric_for_best_model!r}: give f1, strict_f1, PER_f1, loss, …"
+            )
+        if self.label_names not in (None, [], ["labels"]):
+            raise ValueError("--label_names: the labels are called labels; leave it out.")
+        if self.torch_compile_mode not in (None, *COMPILE_MODES):
+            raise ValueError(
+                f"--torch_compile_mode {self.torch_compile_mode!r}: give one of {', '.join(COMPILE_MODES)}."
+            )
         self.do_all = not (self.do_train or self.do_eval or self.do_predict)
         """Nothing was chosen: train, evaluate and predict as far as the data go."""
         if self.do_all:

@@ -9,7 +9,6 @@ import json
 import math
 import re
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from systems_under_test import SYSTEMS, make_model, make_processor
 
-from benchmarks.record import PACKAGES, machine
 from dataset_scripts.reading.bad_input import BadInput
 from dataset_scripts.reading.conll import read_conll
 from dataset_scripts.reading.published_formats import read_caption_file
