@@ -101,8 +101,7 @@ def test_a_model_is_loaded_in_the_type_that_is_asked_for(model_type, dtype, tmp_
     model = make_model(model_type)
     model.save_pretrained(tmp_path)
     loaded = AutoModelForTokenClassification.from_pretrained(tmp_path, dtype=dtype)
-    kept = {name.split(".")[0] for name, p in loaded.named_parameters() if p.dtype != dtype}
-    assert kept <= set(type(loaded)._keep_in_fp32_modules_strict)
+    assert all(p.dtype == dtype for name, p in loaded.named_parameters() if "label_decoder" not in name)
     assert torch.isfinite(loaded(**make_batch(model_type)).loss)
 
 
