@@ -598,3 +598,15 @@ def test_object_labels_are_a_list_of_strings(labels):
 def test_settings_that_would_only_fail_after_an_epoch_are_refused_at_once(wrong, tmp_path):
     with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
         MultimodalNerTrainingArguments(str(tmp_path), use_cpu=True, **wrong)
+
+
+def test_a_post_of_the_word_that_begins_documents_is_a_post_where_it_has_an_id():
+    rows = read_conll(write("document.conll", "IMGID:1\n-DOCSTART-\tO\n\nIMGID:2\nAnna\tB-PER\n"))
+    assert [row["tokens"] for row in rows] == [["-DOCSTART-"], ["Anna"]]
+
+
+@pytest.mark.parametrize("ending", [*OUTPUT_FORMATS])
+def test_a_record_is_known_again_whatever_the_id(ending):
+    for own_id in (math.nan, math.inf, None, 1e400, [1], {"a": math.nan}, True):
+        own = {"id": own_id, "text": "Anna", "image": None}
+        assert OUTPUT_FORMATS[ending].belongs(OUTPUT_FORMATS[ending].to_record(own, Tagged()), own)
