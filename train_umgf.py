@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
             trainer.save_metrics("train", trainer.train(checkpoint).metrics)
             trainer.save_model()
             trainer.save_state()
-        except (OSError, ValueError, FloatingPointError) as error:  # a full disk, a picture that is gone, NaN
+        except (OSError, ValueError, KeyError, FloatingPointError) as error:  # a full disk, a picture that is gone, NaN
             end_with(error)
     if trainer.is_world_process_zero() and splits.keys() & {"validation", "test"}:
         print("Whole names in %; [ ] is the 95 % interval over posts:" if arguments.bootstrap_samples else "In %:")

@@ -1,4 +1,4 @@
-"""Where every benchmark stores its result: benchmarks/results/<name>.json with configuration, versions and machine."""
+"""Where results are stored, with versions and machine: benchmarks/results/<name>.json, and reliability/<name>.json."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from modeling_umgf.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 RECIPE_RESULTS = RESULTS / "recipes"
+RELIABILITY = Path(__file__).parent / "reliability"
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
@@ -49,17 +50,43 @@ def write_result(
         packages: packages whose versions matter besides those of every run.
         folder: where results lie.
     """
-    result = {
-        "configuration": configuration,
-        "results": results,
-        "seconds": round(seconds, 1),
+    result = {"configuration": configuration, "results": results, "seconds": round(seconds, 1)}
+    return _write(folder / f"{name}.json", result, packages)
+
+
+def write_reliability(
+    name: str,
+    tried: str,
+    cases: int,
+    lost: int,
+    seconds: float,
+    measured: dict[str, str | int | float] | None = None,
+    packages: tuple[str, ...] = (),
+) -> Path:
+    """Write one row of docs/reliability.md; to be called before anything is asserted, whatever came out.
+
+    Args:
+        name: file name without ending; rows are ordered by it.
+        tried: what was done to the package, in a sentence.
+        cases: how often.
+        lost: in how many cases something was lost, wrong or not said.
+        seconds: wall time.
+        measured: what else was measured: a few words -> a number or words.
+        packages: packages whose versions matter besides those of every run.
+    """
+    row = {"tried": tried, "cases": cases, "lost": lost, "seconds": round(seconds, 1), "measured": measured or {}}
+    return _write(RELIABILITY / f"{name}.json", row, packages)
+
+
+def _write(path: Path, result: dict, packages: tuple[str, ...]) -> Path:
+    """Write a result, and after it where and when it was made."""
+    result |= {
         "machine": machine(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in (*PACKAGES, *packages)},
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    path = folder / f"{name}.json"
     with write_whole(path) as file:
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

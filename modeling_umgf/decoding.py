@@ -147,7 +147,8 @@ def window_batches(
         post: a prepared post, with windows or without.
         options: for the processor.
     """
-    if post.windows and "pixel_values" in post.features:
+    takes_cells = "object_features" in model.base_model.fused_inputs()
+    if post.windows and takes_cells and "pixel_values" in post.features:
         features = dict(post.features)
         pixels = features.pop("pixel_values")[None].to(model.device)  # [1, m, 3, H, W]
         real = features["object_mask"][None].to(model.device)

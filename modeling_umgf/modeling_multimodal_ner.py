@@ -306,6 +306,13 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             auxiliary=words.auxiliary,
         )
 
+    @property
+    def counts_padding(self) -> bool:
+        """Whether the text encoder numbers places from the first, be that padding, as BERT does and RoBERTa doesn't."""
+        embeddings = getattr(getattr(self.text_model, "embeddings", None), "position_embeddings", None)
+        takes_them = "position_ids" in inspect.signature(self.text_model.forward).parameters
+        return takes_them and isinstance(embeddings, nn.Embedding) and embeddings.padding_idx is None
+
     def max_pieces(self, picture_size: Sequence[int] | None = None) -> int:
         """How many pieces of a post the text encoder has positions for.
 
@@ -324,6 +331,8 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
         """Run the text encoder on pieces [B, n]; in training with word dropout."""
+        if self.counts_padding:  # else padding on the left would move the text
+            kwargs.setdefault("position_ids", (attention_mask.long().cumsum(1) - 1).clamp(min=0))
         mask = attention_mask.bool()
         rows = rows_of(mask) if can_pack(self.text_model, input_ids, mask, kwargs) else None
         if rows is not None:

@@ -49,6 +49,8 @@ AT_LEAST = {
 }
 ORDERS = ("random", "sequential", "group_by_length")
 
+COMPILE_MODES = ("default", "lite", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
 
 @dataclass
 class MultimodalNerTrainingArguments(TrainingArguments):
@@ -102,6 +104,14 @@ class MultimodalNerTrainingArguments(TrainingArguments):
             raise ValueError(f"--output_dir {self.output_dir}: this is a file; name a folder.")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ValueError(f"--num_train_epochs {self.num_train_epochs:g}: a number above 0.")
+        if isinstance(self.lr_scheduler_kwargs, str) and not self.lr_scheduler_kwargs.lstrip().startswith("{"):
+            raise ValueError(f"--lr_scheduler_kwargs {self.lr_scheduler_kwargs!r}: give a mapping in JSON.")
+        if self.label_names not in (None, [], ["labels"]):
+            raise ValueError("--label_names: the labels are called labels; leave it out.")
+        if self.torch_compile_mode not in (None, *COMPILE_MODES):
+            raise ValueError(
+                f"--torch_compile_mode {self.torch_compile_mode!r}: give one of {', '.join(COMPILE_MODES)}."
+            )
         self.do_all = not (self.do_train or self.do_eval or self.do_predict)
         """Nothing was chosen: train, evaluate and predict as far as the data go."""
         if self.do_all:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from systems_under_test import SYSTEMS, make_model, make_processor
 
+from benchmarks.record import write_reliability
 from dataset_scripts.reading.bad_input import BadInput
 from dataset_scripts.reading.conll import read_conll
 from dataset_scripts.reading.published_formats import read_caption_file
@@ -34,6 +35,7 @@ from modeling_umgf.post_files import OUTPUT_FORMATS, PostFileError, Tagged
 from modeling_umgf.post_files import read_posts as read_posts_to_tag
 from modeling_umgf.processing_multimodal_ner import read_words
 from modeling_umgf.text_splitting import split_post
+from modeling_umgf.training import MultimodalNerTrainingArguments
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -533,3 +535,77 @@ def test_enough_cases_were_tried():
     if len(CASES) < len(PROPERTIES):
         pytest.skip("only some of the properties were run")
     assert sum(CASES.values()) >= SMALL, CASES
+
+
+@pytest.mark.soak
+def test_many_more_cases_lose_nothing():
+    CASES.clear()
+    begin = time.monotonic()
+    lost = {}
+    for number in range(len(PROPERTIES)):
+        try:
+            try_property(number, times=10)
+        except Exception as error:  # a property that does not hold; the others are tried, too
+            lost[name_of(number)] = f"{type(error).__name__}: {str(error)[:300]}"
+    tried = (
+        "any Unicode, numbers, boxes, pictures and types given to readers, labels, scorer, processors and pipelines of "
+        "all systems: a right result or one sentence"
+    )
+    cases = sum(CASES.values())
+    measured = {"properties": len(PROPERTIES), "systems": len(SYSTEMS)}
+    write_reliability("bad_input", tried, cases, len(lost), time.monotonic() - begin, measured, ("hypothesis",))
+    assert lost == {}
+
+
+# ------------------------------------------------------------------------------------------------- what was found so
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", "\u00a0\n\u2003".encode(), b"\n \n"])
+@pytest.mark.parametrize("file_format", ["csv", "jsonl", "conll"])
+def test_a_file_of_nothing_but_blanks_is_empty(content, file_format):
+    with pytest.raises(BadInput, match="the file is empty"):
+        read_posts(write("blank.txt", content), file_format)
+
+
+def test_messages_stay_readable_whatever_they_quote():
+    with pytest.raises(BadInput) as caught:
+        read_posts(write("long.txt", f"Anna\t{'x' * 9999}\n"), "conll")
+    assert len(str(caught.value)) < 1000 and "tags are O, B-<type> and I-<type>" in str(caught.value)
+
+
+def test_label_ids_below_0_are_refused_by_the_processor():
+    with pytest.raises(ValueError, match=r"labels \[0, -1\]: give the ids of labels, from 0 on, or -100"):
+        make_processor("text_only")(words=["Anna", "meets"], labels=[0, -1])
+    assert make_processor("text_only")(words=["Anna", "meets"], labels=[0, -100])["labels"].tolist() == [[0, -100]]
+
+
+@pytest.mark.parametrize("labels", ["person", [["person"]], [1], 5, {"person": 1}])
+def test_object_labels_are_a_list_of_strings(labels):
+    [result] = tagger_of("rgcn")([{"text": "Anna", "image": PICTURE, "object_labels": labels}])
+    assert "object_labels must be a list of strings" in result["error"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr_scheduler_kwargs": "no such"},
+        {"metric_for_best_model": "no such"},
+        {"label_names": ["no such"]},
+        {"torch_compile_mode": "no such"},
+    ],
+)
+def test_settings_that_would_only_fail_after_an_epoch_are_refused_at_once(wrong, tmp_path):
+    with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
+        MultimodalNerTrainingArguments(str(tmp_path), use_cpu=True, **wrong)
+
+
+def test_a_post_of_the_word_that_begins_documents_is_a_post_where_it_has_an_id():
+    rows = read_conll(write("document.conll", "IMGID:1\n-DOCSTART-\tO\n\nIMGID:2\nAnna\tB-PER\n"))
+    assert [row["tokens"] for row in rows] == [["-DOCSTART-"], ["Anna"]]
+
+
+@pytest.mark.parametrize("ending", [*OUTPUT_FORMATS])
+def test_a_record_is_known_again_whatever_the_id(ending):
+    for own_id in (math.nan, math.inf, None, 1e400, [1], {"a": math.nan}, True):
+        own = {"id": own_id, "text": "Anna", "image": None}
+        assert OUTPUT_FORMATS[ending].belongs(OUTPUT_FORMATS[ending].to_record(own, Tagged()), own)

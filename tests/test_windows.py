@@ -14,6 +14,7 @@ from modeling_umgf.__main__ import main
 from modeling_umgf.decoding import decode, decode_windows, window_batches
 from modeling_umgf.explanation import explain
 from modeling_umgf.systems import systems
+from modeling_umgf.text_splitting import split_post
 from modeling_umgf.windows import plan_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -187,3 +188,20 @@ def test_the_tag_command_reads_long_posts_in_windows_and_counts_them(tmp_path, c
     assert "were not read" in records[1]["warning"] and "warning" not in records[0]
     summary, records = tag("error")
     assert "2 posts with an error" in summary and "entities" in records[0]
+
+
+def test_a_post_of_2000_words_is_tagged_to_its_end_in_the_memory_of_a_window(monkeypatch):
+    tagger = make_tagger("umgf")
+    shapes = set()
+    forward = tagger.model.forward
+    monkeypatch.setattr(
+        tagger.model, "forward", lambda **batch: shapes.add(tuple(batch["input_ids"].shape)) or forward(**batch)
+    )
+    text = long_text(2000)
+    words = tagger({"text": text, "image": picture(1)}, aggregation_strategy="none")
+    assert [(word["start"], word["end"]) for word in words] == [place[1:] for place in split_post(text)]
+    assert max(rows * pieces for rows, pieces in shapes) <= LIMIT
+    entities = tagger({"text": text, "image": picture(1)})
+    assert all(text[own["start"] : own["end"]] == own["word"] for own in entities)
+    tagged = [word for word in words if word["entity"] != "O"]
+    assert entities[-1]["end"] == tagged[-1]["end"] > 0.97 * len(text)

@@ -49,7 +49,7 @@ def read_conll(
     documents = 0
     for block in _blocks(path, columns or {}):
         where = f"{path}:{block.first_line}"
-        if [word for _, word, _ in block.words] == [_DOCUMENT]:
+        if block.id is None and [word for _, word, _ in block.words] == [_DOCUMENT]:
             documents += 1
             continue
         if block.id is None and (umt or ids.places):
