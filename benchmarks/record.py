@@ -1,4 +1,4 @@
-"""Where every benchmark stores its result: benchmarks/results/<name>.json with configuration, versions and machine."""
+"""Where results are stored, with versions and machine: benchmarks/results/<name>.json, and reliability/<name>.json."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+RELIABILITY = Path(__file__).parent / "reliability"
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "seqeval", "timm", "pytorch-crf")
 
 
@@ -27,16 +28,42 @@ def write_result(name: str, configuration: dict, results: dict, seconds: float, 
         seconds: wall time.
         packages: packages whose versions matter besides those of every run.
     """
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "configuration": configuration,
-        "results": results,
-        "seconds": round(seconds, 1),
+    result = {"configuration": configuration, "results": results, "seconds": round(seconds, 1)}
+    return _write(RESULTS / f"{name}.json", result, packages)
+
+
+def write_reliability(
+    name: str,
+    tried: str,
+    cases: int,
+    lost: int,
+    seconds: float,
+    measured: dict[str, str | int | float] | None = None,
+    packages: tuple[str, ...] = (),
+) -> Path:
+    """Write one row of docs/reliability.md; to be called before anything is asserted, whatever came out.
+
+    Args:
+        name: file name without ending; rows are ordered by it.
+        tried: what was done to the package, in a sentence.
+        cases: how often.
+        lost: in how many cases something was lost, wrong or not said.
+        seconds: wall time.
+        measured: what else was measured: a few words -> a number or words.
+        packages: packages whose versions matter besides those of every run.
+    """
+    row = {"tried": tried, "cases": cases, "lost": lost, "seconds": round(seconds, 1), "measured": measured or {}}
+    return _write(RELIABILITY / f"{name}.json", row, packages)
+
+
+def _write(path: Path, result: dict, packages: tuple[str, ...]) -> Path:
+    """Write a result, and after it where and when it was made."""
+    result |= {
         "machine": machine(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in (*PACKAGES, *packages)},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

@@ -1,11 +1,17 @@
 """Files that are written whole or not at all, and files named by their content."""
 
+import errno
 import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -16,22 +22,84 @@ def write_whole(path: str | os.PathLike) -> Iterator[Path]:
             unfinished.write_text("{}", encoding="utf-8")
 
     The body writes to the path it is given: a file, or a folder that it makes itself. Where it raises, what it wrote is
-    removed and `path` is as before. Parent folders are made. Processes may write the same path at the same time.
+    removed and `path` is as before. Parent folders are made. Processes may write the same path at the same time. What a
+    process of this machine left behind when it was killed is removed.
 
     Args:
         path: the file or folder to write; a file that is there is replaced, and so is a folder.
+
+    Raises:
+        OSError: the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
-    remove(unfinished)
+    remove_leftovers(path)
+    unfinished, replaced = (path.with_name(f"{_prefix(path, part)}{os.getpid()}") for part in _PARTS)
     try:
-        yield unfinished
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(unfinished, path)
+        with told_of_a_full_disk(path):
+            yield unfinished
+        while True:
+            if path.is_dir() and not path.is_symlink():
+                os.replace(path, replaced)  # in one step: it is never there in part
+            try:
+                os.replace(unfinished, path)
+                break
+            except OSError:
+                if not path.is_dir():  # another process put its folder there in between
+                    raise
     finally:
         remove(unfinished)
+        remove(replaced)
+
+
+_PARTS = ("unfinished", "replaced")
+
+
+def _prefix(path: Path, part: str) -> str:
+    return f".{path.name}.{part}-{platform.node()}-"
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes of this machine that are no more left beside a path that they were writing."""
+    prefixes = tuple(_prefix(path, part) for part in _PARTS)
+    with os.scandir(path.parent) as entries:
+        left = [entry.name for entry in entries if entry.name.startswith(prefixes)]
+    for name in left:
+        process = name.rpartition("-")[2]
+        if process.isdecimal() and (int(process) == os.getpid() or not _is_running(int(process))):
+            remove(path.with_name(name))
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        pass
+    return True
+
+
+@contextmanager
+def told_of_a_full_disk(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what libraries raise where a disk is full into one sentence that names the file or folder.
+
+    Raises:
+        OSError: instead of theirs.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not is_full_disk(error):
+            raise
+        raise OSError(
+            f"{path} could not be written, the disk is full; make room, and run the same command again."
+        ) from error
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a full disk, a quota or a limit on the size of files is behind an error."""
+    return getattr(error, "errno", None) in _NO_ROOM or any(os.strerror(code) in str(error) for code in _NO_ROOM)
 
 
 def remove(path: Path) -> None:

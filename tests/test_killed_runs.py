@@ -1,0 +1,196 @@
+"""Commands that are killed at any moment, and run again, end as if nobody had killed them."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from killed_runs import contents, run_plans
+from PIL import Image
+from safetensors.torch import load_file
+from test_add_descriptors import arguments as descriptor_arguments
+from test_add_descriptors import rows as posts_with_pictures
+from test_train_umgf import TEXT, VISION, arguments_of, write_data
+from tiny_detectors import save_detector
+from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel
+
+from benchmarks.record import write_reliability
+from dataset_scripts.columns.contract import dataset_features
+from dataset_scripts.writing.dataset_folder import write_dataset
+
+TINY = {
+    "text_config": TEXT,  # with dropout: the random states matter
+    "vision_config": VISION,
+    "config_overrides": {"d_model": 16, "num_heads": 2, "d_ff": 16},
+    "image_size": 16,
+    "num_train_epochs": 9,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 2e-2,
+    "text_learning_rate": 2e-2,
+    "bootstrap_samples": 20,
+    "disable_tqdm": True,
+    "resume_from_checkpoint": True,
+}
+TRAININGS = {
+    "length_groups_and_early_stopping": {"early_stopping_patience": 2, "num_train_epochs": 20},
+    "random_order_within_epochs": {
+        "train_sampling_strategy": "random",
+        "eval_strategy": "steps",
+        "eval_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "logging_strategy": "steps",
+        "logging_steps": 5,
+        "gradient_accumulation_steps": 1,
+        "save_total_limit": 2,
+    },
+    "last_checkpoint": {"load_best_model_at_end": False, "train_sampling_strategy": "random"},
+}
+TIMES = ("runtime", "per_second", "earlier", "best_model_checkpoint")
+
+
+def without_times(path: Path) -> list[str]:
+    """Lines of a JSON file, but for those that tell the time or the place."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if not any(name in line for name in TIMES)]
+
+
+def what_differs(whole: Path, killed: Path) -> list[str]:
+    """What a training that was killed left otherwise than one that was not."""
+    files = ("model.safetensors", "config.json", "processor_config.json", "tokenizer.json")
+    different = [name for name in files if (whole / "out" / name).read_bytes() != (killed / "out" / name).read_bytes()]
+    for name in ("all_results.json", "trainer_state.json"):
+        if without_times(whole / "out" / name) != without_times(killed / "out" / name):
+            different.append(name)
+    if contents(whole / "out.predictions") != contents(killed / "out.predictions"):
+        different.append("predictions")
+    names = {run: sorted(path for path in contents(run / "out") if "checkpoint-" not in path) for run in (whole, killed)}
+    return different + ["files"] * (names[whole] != names[killed])
+
+
+def kill_trainings(folder: Path, names: list[str], kills: int) -> tuple[dict, dict[str, list[str]], int]:
+    """Kill trainings; returns the reports, what differs by run, and how many torn checkpoints were passed over."""
+    data = write_data(folder / "data")
+    plans = {}
+    for seed, name in enumerate(names):
+        arguments = arguments_of(data | TINY | TRAININGS[name], Path("{folder}/out"))
+        plans[name] = {"command": "train", "arguments": arguments, "kills": kills, "seed": seed, "entire": ""}
+    reports = run_plans(folder / "runs", plans)
+    different = {}
+    torn = 0
+    for name in names:
+        for killed in sorted((folder / "runs" / name).glob("killed-*/")):
+            different[f"{name}, {killed.name}"] = what_differs(folder / "runs" / name / "whole", killed)
+            torn += killed.with_name(f"{killed.name}.printed").read_text(encoding="utf-8").count("it is passed over.")
+    return reports, {run: parts for run, parts in different.items() if parts}, torn
+
+
+def test_a_killed_training_ends_with_the_bits_of_one_without_a_break(tmp_path):
+    reports, different, _ = kill_trainings(tmp_path, ["length_groups_and_early_stopping"], kills=4)
+    assert reports["length_groups_and_early_stopping"]["kills"] == 4
+    assert different == {}
+    out = tmp_path / "runs" / "length_groups_and_early_stopping" / "whole" / "out"
+    state = json.loads((out / "trainer_state.json").read_text())
+    assert state["global_step"] < 20 * 6, "it shall be early stopping that ends this run"
+    assert load_file(out / "model.safetensors")
+
+
+@pytest.mark.soak
+def test_trainings_killed_at_many_moments_end_with_the_same_bits(tmp_path):
+    begin = time.perf_counter()
+    reports, different, torn = kill_trainings(tmp_path, list(TRAININGS), kills=24)
+    runs = sum(report["runs"] for report in reports.values())
+    write_reliability(
+        "killed_training",
+        "SIGKILL at random moments of a training, half of them right after a file was written; then "
+        "`--resume_from_checkpoint True`, until weights, scores, predictions and logged losses are compared bit by bit "
+        "with those of a run without a break (random order and length groups, with and without early stopping)",
+        cases=sum(report["kills"] for report in reports.values()),
+        lost=len(different),
+        seconds=time.perf_counter() - begin,
+        measured={"runs that were killed, several times each": runs, "torn checkpoints passed over": torn},
+    )
+    assert different == {}
+    assert torn > 0, "no kill came while a checkpoint was written"
+
+
+# ------------------------------------------------------------------------------------- datasets, descriptors, tags
+
+
+def make_plans(folder: Path, kills: int, count: int) -> dict[str, dict]:
+    """Plans for the commands besides training, on `count` posts."""
+    torch.manual_seed(0)
+    features = dataset_features(["O", "B-PER", "I-PER"])
+    dataset = Dataset.from_dict(posts_with_pictures(list(range(1, count + 1))), features=features)
+    older = DatasetDict(train=dataset.select(range(2)))
+    write_dataset(older, folder / "older", title="Older posts", description="Which the new ones replace.")
+    captions = [f"picture {i % 5} of {i}" for i in range(count)]
+    described = dataset.add_column("caption", captions)
+    splits = DatasetDict(train=described, test=described.select(range(3)).map(lambda row: {"id": f"t{row['id']}"}))
+    write_dataset(splits, folder / "posts", title="Posts", description="With captions.")
+    ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])).save_pretrained(folder / "encoder")
+    ConvNextImageProcessor(size={"shortest_edge": 32}).save_pretrained(folder / "encoder")
+    lines = []
+    (folder / "images").mkdir()
+    for i in range(count):
+        lines += [f"IMGID:{i}", "Anna\tB-PER", "sings\tO", ""]
+        pixels = np.random.default_rng(i).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+    (folder / "train.txt").write_text("\n".join(lines), encoding="utf-8")
+    posts = [{"id": i, "text": f"SLOW Anna{i} in Rome"} for i in range(5 * count)]
+    (folder / "posts.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts), encoding="utf-8")
+    models = {"detector": save_detector("grounding-dino", folder / "detector"), "encoder": folder / "encoder"}
+    images = ["--image_dir", f"{folder}/images", "--output_dir", "{folder}/out"]
+    relations = ["--dataset", f"{folder}/posts", "--text_encoder", "hashing", "--features", f"{folder}/encoder"]
+    tagging = [f"{folder}/posts.jsonl", "--output", "{folder}/out.jsonl", "--model", str(folder), "--device", "cpu"]
+    columns = ("objects", "object_features")
+    arguments = {
+        "build_dataset": ["--train", f"{folder}/train.txt", *images],
+        "add_descriptors": descriptor_arguments(models, folder / "posts", Path("{folder}/out"), columns, {}),
+        "build_relations": [*relations, "--output_dir", "{folder}/out", "--k", "2"],
+        "tag": [*tagging, "--batch_size", "1"],
+    }
+    plans = {}
+    for seed, (command, own) in enumerate(arguments.items()):
+        plan = {"command": command, "arguments": own, "kills": kills, "seed": seed, "entire": ""}
+        plans[command] = plan | ({} if command == "tag" else {"entire": "out", "before": str(folder / "older")})
+    plans["build_relations"]["entire"] = "out/dataset"
+    return plans
+
+
+def kill_commands(folder: Path, kills: int, count: int) -> tuple[dict[str, dict], dict[str, list[str]]]:
+    """Kill each command; returns the reports, and by command the runs that left something else than the one in peace."""
+    reports = run_plans(folder / "runs", make_plans(folder, kills, count))
+    different = {}
+    for command in reports:
+        whole = contents(folder / "runs" / command / "whole")
+        assert whole
+        killed = sorted((folder / "runs" / command).glob("killed-*/"))
+        different[command] = [run.name for run in killed if contents(run) != whole]
+    return reports, different
+
+
+def test_killed_commands_end_with_the_files_of_those_that_were_not(tmp_path):
+    reports, different = kill_commands(tmp_path, kills=3, count=8)
+    assert not any(different.values()), different
+    assert [report["in_part"] for report in reports.values()] == [0] * 4
+
+
+@pytest.mark.soak
+def test_commands_killed_at_many_moments_end_with_the_same_files(tmp_path):
+    reports, different = kill_commands(tmp_path, kills=24, count=30)
+    for command, report in reports.items():
+        written = "what was tagged" if command == "tag" else "the folder, which replaces an older one,"
+        write_reliability(
+            f"killed_{command}",
+            f"SIGKILL at random moments of `{command}`, then the same command again: {written} is compared byte by byte "
+            "with that of a run without a break, and after each kill the folder is the old or the new one, never a part",
+            cases=report["kills"],
+            lost=len(different[command]) + report["in_part"],
+            seconds=report["seconds"] * report["runs"],
+            measured={"runs that were killed, several times each": report["runs"]},
+        )
+    assert not any(different.values()), different
+    assert [report["in_part"] for report in reports.values()] == [0] * 4
