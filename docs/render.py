@@ -3,8 +3,8 @@
     python docs/render.py            # write
     python docs/render.py --check    # only say what is out of date
 
-Numbers come from benchmarks/results/*.json and benchmarks/reliability/*.json, names of systems from their configurations, descriptions from docstrings;
-nothing is typed by hand.
+Numbers come from benchmarks/results/*.json and benchmarks/reliability/*.json, names of systems from their
+configurations, descriptions from docstrings; nothing is typed by hand.
 """
 
 import argparse
@@ -310,24 +310,25 @@ def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 # Reliability
 
 RELIABILITY_INTRODUCTION = """
-What the package was put through, and what it cost. A row is what a command printed and stored in
-`benchmarks/reliability/`; `make soak` makes them all again and takes about an hour on two CPU cores. The same tests run in
-CI with fewer cases. *Lost* counts the cases in which anything was lost, wrong or passed over in silence.
+What the package was put through, and what it cost. A row is what a test printed and stored in
+`benchmarks/reliability/`; `make soak` makes them all again. The same tests run in CI with fewer cases. *Lost* counts
+the cases in which anything was lost, wrong or passed over in silence.
 """.strip()
 PROMISES = """
 ## What is promised
 
-- **A killed training goes on.** `--resume_from_checkpoint True` takes the last checkpoint that is whole by size and SHA-256 of
-  every file, passes over a torn one with one line, and ends with the weights and scores of a run that was never stopped: the
-  same bits on the same machine with the same number of processes (CPU, float32, same seed and settings).
-- **A file or folder appears when it is complete.** What a killed command leaves begins with a dot and holds `.unfinished-`;
-  no command reads it, and the next run that writes to the same place removes it. A folder that replaces another is never
-  there in part.
+- **A killed training goes on.** `--resume_from_checkpoint True` takes the last checkpoint that is whole by the size
+  and the SHA-256 of every file and passes over a torn one with one line. It ends with the weights and scores of a run
+  without a break: the same bits on the same machine with the same number of processes (CPU, float32, same seed and
+  settings).
+- **A file or folder appears when it is complete.** What a killed command leaves begins with a dot and holds
+  `.unfinished-`; no command reads it, and the next run that writes to the same place on the same machine removes it.
+  A folder that replaces another is never there in part.
 - **A full disk is one sentence**, exit status 1, and what was whole before is whole after.
 - **The same command again** goes on where a killed one was and gives the same files; two of them at once may share a
   cache.
-- **Of several processes, one that dies ends the others**, with an error, in the time below; the run is then resumed as any
-  other. A process that hangs without dying is given up after `--ddp_timeout` seconds (1,800 by default).
+- **Of several processes, one that dies ends the others**, with an error, in the time below; the run is then resumed
+  as any other. One that hangs without dying is given up after `--ddp_timeout` seconds (1,800 by default).
 - **Long runs stay as large as they were**: no memory, file handle or thread is kept by a step, a call or a request.
 """.strip()
 

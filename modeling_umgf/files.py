@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# of safetensors, pyarrow and others, which pass on the words of the system; then of torch and datasets, with their own
+_WORDS_OF_LIBRARIES = (
+    *map(os.strerror, _NO_ROOM),
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+    "Not enough disk space",
+)
 
 
 @contextmanager
@@ -29,7 +34,7 @@ def write_whole(path: str | os.PathLike) -> Iterator[Path]:
         path: the file or folder to write; a file that is there is replaced, and so is a folder.
 
     Raises:
-        OSError: the disk is full.
+        FullDisk: the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,26 +85,40 @@ def _is_running(process: int) -> bool:
     return True
 
 
+class FullDisk(OSError):
+    """Something could not be written for lack of room, in one sentence."""
+
+
 @contextmanager
-def told_of_a_full_disk(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what libraries raise where a disk is full into one sentence that names the file or folder.
+def told_of_a_full_disk(what: str | os.PathLike) -> Iterator[None]:
+    """Turn what libraries raise where a disk is full into one sentence that says what could not be written.
+
+    Args:
+        what: the file or folder that the body writes.
 
     Raises:
-        OSError: instead of theirs.
+        FullDisk: instead of their errors.
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except FullDisk:
+        raise
+    except Exception as error:
         if not is_full_disk(error):
             raise
-        raise OSError(
-            f"{path} could not be written, the disk is full; make room, and run the same command again."
+        raise FullDisk(
+            f"{what} could not be written, the disk is full or failing: make room and run the command again"
         ) from error
 
 
-def is_full_disk(error: BaseException) -> bool:
+def is_full_disk(error: BaseException | None) -> bool:
     """Whether a full disk, a quota or a limit on the size of files is behind an error."""
-    return getattr(error, "errno", None) in _NO_ROOM or any(os.strerror(code) in str(error) for code in _NO_ROOM)
+    while error is not None:
+        said = str(error)
+        if getattr(error, "errno", None) in _NO_ROOM or any(words in said for words in _WORDS_OF_LIBRARIES):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def remove(path: Path) -> None:

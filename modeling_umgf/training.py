@@ -28,7 +28,7 @@ from .checkpoints import checkpoint_to_resume, list_files, what_is_torn
 from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .evaluation import SeqevalMetric
-from .files import is_full_disk, remove, told_of_a_full_disk, write_whole
+from .files import FullDisk, is_full_disk, remove, told_of_a_full_disk, write_whole
 from .model_card import TrainingTime, describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
 
@@ -128,7 +128,7 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 class Continuation(TrainerCallback):
-    """Lets a resumed run end as one without a break: with the best of all its checkpoints and the loss of all its steps.
+    """Lets a resumed run end as one without a break: with the best of all checkpoints and the loss of all steps.
 
     Args:
         trainer: whose run this is.
@@ -162,7 +162,7 @@ class Continuation(TrainerCallback):
             self.trainer._initial_global_step = 0  # the mean is over all steps
         if args.load_best_model_at_end and state.global_step and state.best_global_step:
             moved = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}")
-            best = state.best_model_checkpoint or str(moved)
+            best = state.best_model_checkpoint or str(moved)  # None where the folder of the run was moved
             if fault := what_is_torn(best):
                 raise OSError(
                     f"{best}, the best checkpoint until here, is not whole ({fault}), so that the run could not end "
@@ -327,11 +327,12 @@ class MultimodalNerTrainer(Trainer):
             if self.args.should_save:
                 list_files(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
-            if is_full_disk(error):
-                remove(folder)
-            raise OSError(
-                f"The checkpoint {folder} could not be written ({error}). Those before it are whole: make room, and go "
-                "on with --resume_from_checkpoint True."
+            remove(folder)
+            full = is_full_disk(error)
+            reason = "the disk is full or failing" if full else " ".join(str(error).split())
+            raise (FullDisk if full else OSError)(
+                f"The checkpoint {folder} could not be written ({reason}). Those before it are whole: make room, and "
+                "go on with --resume_from_checkpoint True."
             ) from error
         finally:
             self.args.save_total_limit = limit

@@ -1,12 +1,14 @@
-"""Runs commands to their end, and again with a SIGKILL at random moments: python killed_runs.py plan.json …
+"""Runs commands to their end, and again with kills at random moments or full disks: python killed_runs.py plan.json …
 
-Starting Python takes longer than a tiny run. So this process loads the libraries once, and every run is a fork of it; it
-has no thread when it forks. A plan, of which `run_plans` makes the file, has
+Starting Python takes longer than a tiny run. So this process loads the libraries once, and every run is a fork of it;
+it has no thread when it forks. A plan, of which `run_plans` makes the file, has
 
     command     train, build_dataset, add_descriptors, build_relations or tag
     arguments   of the command; "{folder}" stands for the folder of the run
-    kills       how many there must be in all; every run that is killed goes on, with the same arguments, until its end
-    seed        of the moments
+    kills       how many there must be in all; a run that is killed goes on, with the same arguments, until its end
+    full        instead of kills, how many runs find too small a disk of random size, and go on when it is larger
+    disk        of those runs: "tmpfs", which only root can make, or "limit": no file may grow beyond that size
+    seed        of the moments and sizes
     entire      name of a folder in that of the run, which at no moment may be there in part
     before      a folder that is there as `entire` before the first run; left out where there is none
 """
@@ -14,13 +16,18 @@ has no thread when it forks. A plan, of which `run_plans` makes the file, has
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import NamedTuple
+
+import datasets
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS.parent)]
@@ -30,8 +37,9 @@ def run_plans(folder: Path, plans: dict[str, dict], timeout: float = 3000) -> di
     """Run plans by name, one after the other; returns the report of each.
 
     `folder`/<name>/whole is left by the run that nobody killed, killed-0, killed-1, … by those that were killed, and
-    <run>.printed is what they said. A report has the `seconds` of the first, the number of `runs` and `kills`, the kills
-    `by_files`: right after a file was written, and how often `entire` was there `in_part`.
+    <run>.printed is what they said. A report has the `seconds` of the first, the number of `runs` and `kills`, the
+    kills `by_files`: right after a file was written, how often `entire` was there `in_part`, and what was said of each
+    disk that was `full`.
     """
     for name, plan in plans.items():
         (folder / name).mkdir(parents=True)
@@ -44,8 +52,16 @@ def run_plans(folder: Path, plans: dict[str, dict], timeout: float = 3000) -> di
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a folder, hidden ones too, by their place."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """The files of a folder, hidden ones too, by their place; temporary ones and caches of libraries are left out."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return {place: content for place, content in found.items() if not place.startswith("temporary/")}
+
+
+def can_mount(folder: Path) -> bool:
+    """Whether this process may make disks."""
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    return done.returncode == 0 and subprocess.run(["umount", folder]).returncode == 0
 
 
 def load_command(name: str):
@@ -106,8 +122,23 @@ def look(folder: Path) -> set[tuple[str, int]]:
     return found
 
 
-def run_in_fork(run, arguments: list[str], folder: Path, moment: Moment | None) -> tuple[int, int]:
-    """Exit status (-9: killed) of a run, and how often the files of its folder changed."""
+class Ran(NamedTuple):
+    """The exit status of a run (-9: killed), how often its files changed, and the bytes that they had at most."""
+
+    code: int
+    changes: int
+    most: int
+
+
+def put_temporary_files_into(folder: Path) -> None:
+    """Let temporary files and the cache of `datasets` be on the disk that the run writes to."""
+    (folder / "temporary").mkdir(exist_ok=True)
+    tempfile.tempdir = str(folder / "temporary")
+    datasets.config.HF_DATASETS_CACHE = folder / "temporary" / "datasets"
+
+
+def run_in_fork(run, arguments: list[str], folder: Path, moment: Moment | None = None, limit: int = 0) -> Ran:
+    """Run a command, at most until a moment, or with a limit to the bytes of a file."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -116,6 +147,9 @@ def run_in_fork(run, arguments: list[str], folder: Path, moment: Moment | None) 
             printed = os.open(folder.parent / f"{folder.name}.printed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(printed, 1)
             os.dup2(printed, 2)
+            if limit:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            put_temporary_files_into(folder)
             run(arguments)
             code = 0
         except SystemExit as exit_:
@@ -130,12 +164,14 @@ def run_in_fork(run, arguments: list[str], folder: Path, moment: Moment | None) 
     begin = time.perf_counter()
     seen = look(folder)
     changes = 0
+    most = 0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status), changes
+            return Ran(os.waitstatus_to_exitcode(status), changes, most)
         now = look(folder)
         changes += len(now - seen)
+        most = max(most, sum(size for _, size in now))
         seen = now
         if moment is not None and moment.has_come(time.perf_counter() - begin, changes):
             os.killpg(child, signal.SIGKILL)
@@ -143,50 +179,100 @@ def run_in_fork(run, arguments: list[str], folder: Path, moment: Moment | None) 
         time.sleep(0.001)
 
 
-def main(plan_file: str) -> None:
-    folder = Path(plan_file).parent
-    plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
-    run = load_command(plan["command"])
-    generator = random.Random(plan["seed"])
-    entire = plan["entire"]
-    allowed = [{}]
+class Plan:
+    """A plan and what is known of it: its first run, and what `entire` may hold."""
 
-    def new_run(name: str) -> list[str]:
-        """The arguments of a run in a new folder."""
-        (folder / name).mkdir()
+    def __init__(self, plan_file: str):
+        self.folder = Path(plan_file).parent
+        plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
+        self.plan = plan
+        self.run = load_command(plan["command"])
+        self.generator = random.Random(plan["seed"])
+        self.entire = plan["entire"]
+        begin = time.perf_counter()
+        self.whole = run_in_fork(self.run, self.start("whole"), self.folder / "whole")
+        assert self.whole.code == 0, self.printed("whole")
+        self.report = {"seconds": time.perf_counter() - begin, "runs": 0, "kills": 0, "by_files": 0, "in_part": 0}
+        self.report["full"] = []
+        self.allowed = [{}, contents(self.folder / "whole" / self.entire)]
         if "before" in plan:
-            shutil.copytree(plan["before"], folder / name / entire)
-        return [one.replace("{folder}", str(folder / name)) for one in plan["arguments"]]
+            self.allowed.append(contents(Path(plan["before"])))
 
-    begin = time.perf_counter()
-    code, changes = run_in_fork(run, new_run("whole"), folder / "whole", None)
-    report = {"seconds": time.perf_counter() - begin, "runs": 0, "kills": 0, "by_files": 0, "in_part": 0}
-    assert code == 0, (folder / "whole.printed").read_text(encoding="utf-8")
-    if entire:
-        allowed += [contents(folder / "whole" / entire)]
-    if "before" in plan:
-        allowed += [contents(Path(plan["before"]))]
-    while report["kills"] < plan["kills"]:
-        name = f"killed-{report['runs']}"
-        arguments = new_run(name)
-        report["runs"] += 1
-        code = None
-        while code != 0:
-            moment = None
-            if report["kills"] < plan["kills"]:
-                # rather early, so that a run is killed several times
-                moment = Moment(generator, 0.8 * report["seconds"], changes // 2)
-            code, _ = run_in_fork(run, arguments, folder / name, moment)
-            if code == -signal.SIGKILL:
-                report["kills"] += 1
-                report["by_files"] += moment.by_files
-                if entire:
-                    report["in_part"] += contents(folder / name / entire) not in allowed
-            elif code != 0:
-                raise SystemExit(f"{name}: " + (folder / f"{name}.printed").read_text(encoding="utf-8")[-3000:])
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    def start(self, name: str) -> list[str]:
+        """The arguments of a run in a new folder, or in one that is empty."""
+        (self.folder / name).mkdir(exist_ok=True)
+        if "before" in self.plan:
+            shutil.copytree(self.plan["before"], self.folder / name / self.entire)
+        return [one.replace("{folder}", str(self.folder / name)) for one in self.plan["arguments"]]
+
+    def printed(self, name: str) -> str:
+        return (self.folder / f"{name}.printed").read_text(encoding="utf-8", errors="replace")
+
+    def look_whether_in_part(self, name: str) -> None:
+        if self.entire:
+            self.report["in_part"] += contents(self.folder / name / self.entire) not in self.allowed
+
+    def kill(self) -> None:
+        """Kill runs until there were enough kills."""
+        while self.report["kills"] < self.plan["kills"]:
+            name = f"killed-{self.report['runs']}"
+            arguments = self.start(name)
+            self.report["runs"] += 1
+            code = None
+            while code != 0:
+                moment = None
+                if self.report["kills"] < self.plan["kills"]:
+                    # rather early, so that a run is killed several times
+                    moment = Moment(self.generator, 0.8 * self.report["seconds"], self.whole.changes // 2)
+                code = run_in_fork(self.run, arguments, self.folder / name, moment).code
+                if code == -signal.SIGKILL:
+                    self.report["kills"] += 1
+                    self.report["by_files"] += moment.by_files
+                    self.look_whether_in_part(name)
+                elif code != 0:
+                    raise SystemExit(f"{name}: {self.printed(name)[-3000:]}")
+
+    def fill(self) -> None:
+        """Let runs find too small a disk."""
+        largest = max(size for _, size in look(self.folder / "whole"))
+        while len(self.report["full"]) < self.plan["full"]:
+            name = f"killed-{self.report['runs']}"
+            folder = self.folder / name
+            folder.mkdir()
+            self.report["runs"] += 1
+            share = self.generator.uniform(0.02, 0.95)
+            limit = 0 if self.plan["disk"] == "tmpfs" else max(1, int(share * largest))
+            disk = folder if self.plan["disk"] == "tmpfs" else None
+            size = int(share * self.whole.most)
+            if disk:
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+            try:
+                try:
+                    arguments = self.start(name)
+                except OSError:  # what was there before has no room: no case
+                    arguments = None
+                if arguments and (code := run_in_fork(self.run, arguments, folder, limit=limit).code) != 0:
+                    said = self.printed(name)
+                    self.report["full"].append({"code": code, "said": said[-3000:]})
+                    self.look_whether_in_part(name)
+                    if disk:
+                        options = f"remount,size={10 * self.whole.most + 10**6}"
+                        subprocess.run(["mount", "-o", options, folder], check=True)
+                    if run_in_fork(self.run, arguments, folder).code != 0:
+                        raise SystemExit(f"{name}: {self.printed(name)[-3000:]}")
+                    if disk:
+                        shutil.copytree(folder, self.folder / f"full-{name}")
+            finally:
+                if disk:
+                    subprocess.run(["umount", "-l", folder], check=True)
+            if disk:
+                folder.rmdir()
+                if (self.folder / f"full-{name}").is_dir():
+                    (self.folder / f"full-{name}").rename(folder)
 
 
 if __name__ == "__main__":
     for plan_file in sys.argv[1:]:
-        main(plan_file)
+        plan = Plan(plan_file)
+        plan.kill() if "kills" in plan.plan else plan.fill()
+        (plan.folder / "report.json").write_text(json.dumps(plan.report), encoding="utf-8")

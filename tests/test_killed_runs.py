@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from killed_runs import contents, run_plans
+from killed_runs import can_mount, contents, run_plans
 from PIL import Image
 from safetensors.torch import load_file
 from test_add_descriptors import arguments as descriptor_arguments
@@ -66,7 +66,9 @@ def what_differs(whole: Path, killed: Path) -> list[str]:
             different.append(name)
     if contents(whole / "out.predictions") != contents(killed / "out.predictions"):
         different.append("predictions")
-    names = {run: sorted(path for path in contents(run / "out") if "checkpoint-" not in path) for run in (whole, killed)}
+    names = {
+        run: sorted(path for path in contents(run / "out") if "checkpoint-" not in path) for run in (whole, killed)
+    }
     return different + ["files"] * (names[whole] != names[killed])
 
 
@@ -161,7 +163,7 @@ def make_plans(folder: Path, kills: int, count: int) -> dict[str, dict]:
 
 
 def kill_commands(folder: Path, kills: int, count: int) -> tuple[dict[str, dict], dict[str, list[str]]]:
-    """Kill each command; returns the reports, and by command the runs that left something else than the one in peace."""
+    """Kill each command; returns the reports, and by command the runs that left something else than the one without."""
     reports = run_plans(folder / "runs", make_plans(folder, kills, count))
     different = {}
     for command in reports:
@@ -185,8 +187,8 @@ def test_commands_killed_at_many_moments_end_with_the_same_files(tmp_path):
         written = "what was tagged" if command == "tag" else "the folder, which replaces an older one,"
         write_reliability(
             f"killed_{command}",
-            f"SIGKILL at random moments of `{command}`, then the same command again: {written} is compared byte by byte "
-            "with that of a run without a break, and after each kill the folder is the old or the new one, never a part",
+            f"SIGKILL at random moments of `{command}`, then the same command again: {written} is compared byte by "
+            "byte with that of a run without a break; after each kill the folder is the old or the new one",
             cases=report["kills"],
             lost=len(different[command]) + report["in_part"],
             seconds=report["seconds"] * report["runs"],
@@ -194,3 +196,57 @@ def test_commands_killed_at_many_moments_end_with_the_same_files(tmp_path):
         )
     assert not any(different.values()), different
     assert [report["in_part"] for report in reports.values()] == [0] * 4
+
+
+# ------------------------------------------------------------------------------------------------------- full disks
+
+
+def fill_disks(folder: Path, disk: str, full: int, count: int) -> tuple[dict[str, dict], dict[str, list]]:
+    """Let each command find full disks; returns the reports, and by command what was wrong then or afterwards."""
+    data = write_data(folder / "data")
+    own = TRAININGS["length_groups_and_early_stopping"]
+    arguments = arguments_of(data | TINY | own | {"num_train_epochs": 4}, Path("{folder}/out"))
+    plans = {"train": {"command": "train", "arguments": arguments, "seed": 0, "entire": ""}}
+    for command, plan in (plans | make_plans(folder, 0, count)).items():
+        plans[command] = {name: value for name, value in plan.items() if name != "kills"} | {"full": full, "disk": disk}
+    reports = run_plans(folder / "runs", plans)
+    wrong = {}
+    for command, report in reports.items():
+        wrong[command] = [f"a part of the folder was there {report['in_part']} times"] * (report["in_part"] > 0)
+        for one in report["full"]:
+            last = one["said"].strip().splitlines()[-1]
+            if one["code"] != 1 or "Traceback" in one["said"] or "error: " not in last or len(last) > 500:
+                wrong[command].append(one["said"][-1500:])
+        runs = folder / "runs" / command
+        for run in sorted(runs.glob("killed-*/")):
+            same = (
+                what_differs(runs / "whole", run) if command == "train" else contents(run) != contents(runs / "whole")
+            )
+            if same:
+                wrong[command].append(f"{run.name} differs: {same}")
+    return reports, wrong
+
+
+def test_a_file_that_cannot_grow_is_one_sentence_and_the_run_goes_on_when_there_is_room(tmp_path):
+    reports, wrong = fill_disks(tmp_path, "limit", full=2, count=8)
+    assert not any(wrong.values()), wrong
+    assert all(len(report["full"]) == 2 for report in reports.values())
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("disk", ["limit", "tmpfs"])
+def test_full_disks_of_many_sizes(tmp_path, disk):
+    if disk == "tmpfs" and not can_mount(tmp_path):
+        pytest.skip("only root can mount a small disk")
+    reports, wrong = fill_disks(tmp_path, disk, full=12, count=30)
+    for command, report in reports.items():
+        kind = "a disk of random size, too small for it" if disk == "tmpfs" else "a limit to the size of files"
+        write_reliability(
+            f"full_disk_{disk}_{command}",
+            f"`{command}` on {kind}: one sentence and exit status 1, no file half-written that could pass for a whole "
+            "one; with room, the same command again gives the files of a run without a break",
+            cases=len(report["full"]),
+            lost=len(wrong[command]),
+            seconds=report["seconds"] * report["runs"],
+        )
+    assert not any(wrong.values()), wrong

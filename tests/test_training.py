@@ -99,7 +99,7 @@ def test_a_new_run_in_the_folder_of_another_leaves_no_checkpoint_of_both(tmp_pat
     monkeypatch.setattr(second, "_save_optimizer_and_scheduler", killed)  # after the weights are written
     with pytest.raises(KeyboardInterrupt):
         second.train()
-    assert what_is_torn(tmp_path / "checkpoint-3") == "trainer_state.json is missing or torn"
+    assert what_is_torn(tmp_path / "checkpoint-3") == "checkpoint_files.json is missing or torn"
 
 
 def test_posts_of_like_length_come_together_in_the_same_order_in_every_process():
