@@ -262,10 +262,28 @@ class MultimodalNerTrainer(Trainer):
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         """The loss; one that is a sum over posts is a sum over those of all processes and accumulated batches too."""
+        inputs, weight = self._without_fillers(inputs)
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if self.model.training and self.model.config.crf_reduction == "sum":  # what follows takes means of them
-            return loss * self.args.world_size * self.current_gradient_accumulation_steps
-        return loss
+            weight = (weight > 0) * self.args.world_size * self.current_gradient_accumulation_steps
+        return loss if weight == 1 else loss * weight
+
+    def _without_fillers(self, inputs: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], float]:
+        """Leave out the posts that only fill up the last batch of an epoch, so that all processes have one.
+
+        Returns:
+            The inputs, at least one post of them; what the mean loss of this process is worth in that of all.
+        """
+        state = self.accelerator.gradient_state
+        loading = self.accelerator.dataloader_config
+        dealt_in_turn = loading.even_batches and not (loading.split_batches or loading.dispatch_batches)
+        last = state.end_of_dataloader and state.sync_gradients and state.remainder > 0
+        if not (self.model.training and self.args.world_size > 1 and dealt_in_turn and last):
+            return inputs, 1.0
+        size = self.args.train_batch_size
+        own = min(max(state.remainder - self.args.process_index * size, 0), size)
+        inputs = {name: rows[: max(own, 1)] for name, rows in inputs.items()}
+        return inputs, own * self.args.world_size / state.remainder
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW with a learning rate for the text encoder, the image encoder, the CRF and everything else."""

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import torch
 from conftest import LABELS
 from PIL import Image
 from safetensors.torch import load_file
-from test_training import free_port
 from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor
 
 import train_umgf
@@ -644,36 +642,3 @@ def test_the_same_posts_give_the_same_pieces_in_every_process():
         [sys.executable, "-c", code], input=json.dumps(posts), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == train_tokenizer(posts, 64)._tokenizer.to_str()
-
-
-# --------------------------------------------------------------------------------------------------- two processes
-
-
-def test_two_processes_give_the_scores_of_one_with_the_same_global_batch(data, tmp_path):
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    settings = data | TINY | {"text_config": TEXT | still, "num_train_epochs": 3, "image_size": 16}
-    settings["config_overrides"] = TINY["config_overrides"] | {"classifier_dropout": 0.0}
-    settings |= {"learning_rate": 1e-2, "text_learning_rate": 1e-2, "logging_strategy": "steps", "logging_steps": 1}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(free_port()),
-    ]
-    two = arguments_of(settings | {"per_device_train_batch_size": 2}, tmp_path / "two")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(ROOT / "train_umgf.py"), *two], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    train_umgf.main(arguments_of(settings | {"per_device_train_batch_size": 4}, tmp_path / "one"))
-    logs = []
-    for name in ("one", "two"):
-        state = json.loads((tmp_path / name / "trainer_state.json").read_text())
-        logs.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])
-    assert len(logs[0]) == 9
-    assert logs[0] == pytest.approx(logs[1], rel=1e-3)
-    assert results_of(tmp_path / "one")["test_f1"] == pytest.approx(results_of(tmp_path / "two")["test_f1"])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LABELS, tiny_config, tiny_tokenizer
+from parallel_runs import free_port
 from train_distributed import featured_config, posts, without_dropout
 from train_distributed import main as train_distributed
 
@@ -178,12 +178,6 @@ def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_ever
     assert one["weight"] == pytest.approx(two["weight"], abs=1e-5)
     assert one["words"] == two["words"] == [2 + i % 5 for i in range(11)]
     assert one["predictions"] == two["predictions"]
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def test_conll_output_reads_back_as_it_was(tmp_path):
