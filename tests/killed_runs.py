@@ -8,6 +8,7 @@ it has no thread when it forks. A plan, of which `run_plans` makes the file, has
     kills       how many there must be in all; a run that is killed goes on, with the same arguments, until its end
     full        instead of kills, how many runs find too small a disk of random size, and go on when it is larger
     disk        of those runs: "tmpfs", which only root can make, or "limit": no file may grow beyond that size
+    twice       instead of kills, how often two processes run the command with the same arguments at once
     seed        of the moments and sizes
     entire      name of a folder in that of the run, which at no moment may be there in part
     before      a folder that is there as `entire` before the first run; left out where there is none
@@ -38,8 +39,8 @@ def run_plans(folder: Path, plans: dict[str, dict], timeout: float = 3000) -> di
 
     `folder`/<name>/whole is left by the run that nobody killed, killed-0, killed-1, … by those that were killed, and
     <run>.printed is what they said. A report has the `seconds` of the first, the number of `runs` and `kills`, the
-    kills `by_files`: right after a file was written, how often `entire` was there `in_part`, and what was said of each
-    disk that was `full`.
+    kills `by_files`: right after a file was written, how often `entire` was there `in_part`, what was said of each disk
+    that was `full`, and the exit statuses of what ran `twice`.
     """
     for name, plan in plans.items():
         (folder / name).mkdir(parents=True)
@@ -137,30 +138,36 @@ def put_temporary_files_into(folder: Path) -> None:
     datasets.config.HF_DATASETS_CACHE = folder / "temporary" / "datasets"
 
 
+def fork(run, arguments: list[str], folder: Path, limit: int = 0) -> int:
+    """Run a command in a fork, maybe with a limit to the bytes of a file; returns the id of the process."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.setsid()
+        printed = os.open(folder.parent / f"{folder.name}.printed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(printed, 1)
+        os.dup2(printed, 2)
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        put_temporary_files_into(folder)
+        run(arguments)
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        if isinstance(exit_.code, str):
+            print(exit_.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def run_in_fork(run, arguments: list[str], folder: Path, moment: Moment | None = None, limit: int = 0) -> Ran:
     """Run a command, at most until a moment, or with a limit to the bytes of a file."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setsid()
-            printed = os.open(folder.parent / f"{folder.name}.printed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(printed, 1)
-            os.dup2(printed, 2)
-            if limit:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            put_temporary_files_into(folder)
-            run(arguments)
-            code = 0
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-            if isinstance(exit_.code, str):
-                print(exit_.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    child = fork(run, arguments, folder, limit)
     begin = time.perf_counter()
     seen = look(folder)
     changes = 0
@@ -193,7 +200,7 @@ class Plan:
         self.whole = run_in_fork(self.run, self.start("whole"), self.folder / "whole")
         assert self.whole.code == 0, self.printed("whole")
         self.report = {"seconds": time.perf_counter() - begin, "runs": 0, "kills": 0, "by_files": 0, "in_part": 0}
-        self.report["full"] = []
+        self.report |= {"full": [], "twice": []}
         self.allowed = [{}, contents(self.folder / "whole" / self.entire)]
         if "before" in plan:
             self.allowed.append(contents(Path(plan["before"])))
@@ -270,9 +277,24 @@ class Plan:
                 if (self.folder / f"full-{name}").is_dir():
                     (self.folder / f"full-{name}").rename(folder)
 
+    def run_twice_at_once(self) -> None:
+        """Run the command in two processes that share everything."""
+        for _ in range(self.plan["twice"]):
+            name = f"killed-{self.report['runs']}"
+            arguments = self.start(name)
+            self.report["runs"] += 1
+            children = []
+            for _ in range(2):
+                children.append(fork(self.run, arguments, self.folder / name))
+                time.sleep(self.generator.uniform(0, self.report["seconds"] / 2))
+            codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            self.report["twice"].append({"codes": codes, "said": self.printed(name)[-3000:]})
+
 
 if __name__ == "__main__":
     for plan_file in sys.argv[1:]:
         plan = Plan(plan_file)
-        plan.kill() if "kills" in plan.plan else plan.fill()
+        ways = {"kills": plan.kill, "full": plan.fill, "twice": plan.run_twice_at_once}
+        [way] = [way for name, way in ways.items() if name in plan.plan]
+        way()
         (plan.folder / "report.json").write_text(json.dumps(plan.report), encoding="utf-8")

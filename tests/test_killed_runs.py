@@ -250,3 +250,49 @@ def test_full_disks_of_many_sizes(tmp_path, disk):
             seconds=report["seconds"] * report["runs"],
         )
     assert not any(wrong.values()), wrong
+
+
+# -------------------------------------------------------------------------------------------------- twice at once
+
+ONE_AT_A_TIME = "another process is writing there"
+
+
+def run_twice(folder: Path, twice: int, count: int) -> tuple[dict[str, dict], dict[str, list]]:
+    """Run each command twice at once; returns the reports, and by command what was wrong."""
+    plans = make_plans(folder, 0, count)
+    for command, plan in plans.items():
+        plans[command] = {name: value for name, value in plan.items() if name != "kills"} | {"twice": twice}
+    del plans["tag"]  # of one output, two would be a mistake
+    reports = run_plans(folder / "runs", plans)
+    wrong = {}
+    for command, report in reports.items():
+        wrong[command] = []
+        for one in report["twice"]:
+            refused = command == "build_relations" and sorted(one["codes"]) == [0, 1] and ONE_AT_A_TIME in one["said"]
+            if not refused and one["codes"] != [0, 0] or "Traceback" in one["said"]:
+                wrong[command].append(one)
+        whole = contents(folder / "runs" / command / "whole")
+        killed = sorted((folder / "runs" / command).glob("killed-*/"))
+        wrong[command] += [run.name for run in killed if contents(run) != whole]
+    return reports, wrong
+
+
+def test_two_processes_may_do_the_same_at_once(tmp_path):
+    _, wrong = run_twice(tmp_path, twice=2, count=8)
+    assert not any(wrong.values()), wrong
+
+
+@pytest.mark.soak
+def test_two_processes_do_the_same_at_once_many_times(tmp_path):
+    begin = time.perf_counter()
+    reports, wrong = run_twice(tmp_path, twice=15, count=20)
+    write_reliability(
+        "same_at_once",
+        "`build_dataset`, `add_descriptors` and `build_relations`, each by two processes at once with the same output, "
+        "the same store of results and the same cache of `datasets`: both end with the files of one alone, or, where "
+        "an index is built, one of them says that the other is at work",
+        cases=sum(report["runs"] for report in reports.values()),
+        lost=sum(map(len, wrong.values())),
+        seconds=time.perf_counter() - begin,
+    )
+    assert not any(wrong.values()), wrong
