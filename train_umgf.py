@@ -81,10 +81,18 @@ class DataArguments:
     compare_with: str | None = field(
         default=None, metadata={"help": "Another trained model: both are tested, and their difference with them."}
     )
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Resamples behind the interval of the test F1."})
+    bootstrap_samples: int = field(
+        default=1000, metadata={"help": "Resamples behind the interval of the test F1; 0 = no interval."}
+    )
     fragment_f1: bool = field(
         default=False, metadata={"help": "Also give F1 of fragments of names, as Zhao et al. (2022) measured it."}
     )
+
+    def __post_init__(self):
+        if self.bootstrap_samples < 0:
+            raise ValueError(f"--bootstrap_samples {self.bootstrap_samples}: a whole number, at least 0.")
+        if self.types and len(set(self.types)) < len(self.types):
+            raise ValueError(f"--types {' '.join(self.types)}: list each type once.")
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MultimodalNerTrainingArguments]:
@@ -181,7 +189,7 @@ def make_trainer(
     """Read the data and build the model; returns its trainer, that of the model to compare with, and the splits."""
     reads_pictures = model_arguments.chosen_system().reads_pictures
     if arguments.compare_with:
-        reads_pictures = reads_pictures or trained_system(arguments.compare_with).reads_pictures
+        reads_pictures |= trained_system(arguments.compare_with, "--compare_with").reads_pictures
     with training.main_process_first(desc="reading the data"):
         splits = choose_splits(read_data(arguments, reads_pictures), arguments, training)
     model, processor = build(model_arguments, splits)
@@ -238,6 +246,8 @@ def train_and_test(argv: list[str] | None) -> None:
             trainer.save_state()
         except OSError as error:  # a full disk, a picture that is gone
             end_with(error)
+    if trainer.is_world_process_zero() and splits.keys() & {"validation", "test"}:
+        print("Whole names in %; [ ] is the 95 % interval over posts:" if arguments.bootstrap_samples else "In %:")
     for split in ("validation", "test"):
         if split in splits:
             predicted = evaluate(trainer, splits[split], split, arguments)
@@ -248,13 +258,26 @@ def train_and_test(argv: list[str] | None) -> None:
         trainer.create_model_card(dataset=data_name(arguments), label_version=version, splits=splits)
         if training.push_to_hub:
             trainer.push_to_hub()
+    if trainer.is_world_process_zero():
+        print(what_is_where(training.output_dir, splits))
+
+
+def what_is_where(folder: str, splits: DatasetDict) -> str:
+    """Say what a run left behind, and what can be done with it."""
+    told = []
+    if splits.keys() & {"validation", "test"}:
+        told.append(f"Scores: {folder}/all_results.json. Predictions: {folder}.predictions.")
+    if "train" in splits:
+        told.append(f"Model and card: {folder}. To tag posts with it:")
+        told.append(f"python -m modeling_umgf tag posts.jsonl --model {folder} --output entities.jsonl")
+    return "\n".join(told)
 
 
 def end_with(error: Exception) -> NoReturn:
     """End the command with one line that says what is wrong."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     if isinstance(error, StrictDataclassClassValidationError):
-        lines = lines[1:]  # the first names a method, the second says what is wrong
+        lines = [lines[1].removeprefix("ValueError: ")]  # the first names a method, the second says what is wrong
     if isinstance(error, FullDisk) and "--resume_from_checkpoint" not in lines[-1]:
         lines.append("with --resume_from_checkpoint True, if a checkpoint was written")
     sys.exit(f"train_umgf.py: error: {' '.join(lines)}")

@@ -67,7 +67,7 @@ def main() -> None:
     }
     configuration = {"posts": POSTS, "words": WORDS, "labels": LABELS, "device": "cpu", "threads": 1}
     configuration |= {"time": f"processor time, median of {ROUNDS} rounds of {REPEATS} calls"}
-    print(write_result("label_decoder_speed", configuration, results, time.time() - begin))
+    print(write_result("label_decoder_speed", configuration, results, time.time() - begin, ("pytorch-crf",)))
     for name, rows in results.items():
         for work, row in rows.items():
             print(f"{name}: {work}: {row}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 RELIABILITY = Path(__file__).parent / "reliability"
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "seqeval", "timm", "pytorch-crf")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
 def machine() -> str:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 def build_relations(
     splits: DatasetDict,
     output_dir: str | Path,
-    encoder: TextEncoder,
+    encoder: TextEncoder | None,
     *,
     candidate_pool: str = "train",
     hubness: str = "center",
@@ -53,8 +53,10 @@ def build_relations(
 
     Args:
         splits: posts with the column `caption`, for the inter-modal relation, or `object_labels`, for the intra-modal.
+            Where no object is named, but `features` is an image encoder, pictures that look alike are the intra-modal
+            neighbours.
         output_dir: folder for `dataset`, `relation_index` and `relation_report.json`.
-        encoder: of texts and captions.
+        encoder: of texts and captions; None where no post has a caption.
         candidate_pool: "train", another split or "all" (transductive): whose pictures may be neighbours.
         hubness: "center", "csls" or "none", see `RelationIndex`.
         features: what the model sees of a neighbour: an image encoder, "caption" (the caption's vector; it also becomes
@@ -69,7 +71,8 @@ def build_relations(
         The report.
 
     Raises:
-        BadInput: The pool is empty, an id comes twice, or a picture to take features of is missing.
+        BadInput: The pool is empty, an id comes twice, a picture to take features of is missing, or there is nothing to
+            find neighbours by.
     """
     output_dir = Path(output_dir)
     check_output_dir(output_dir / "dataset")
@@ -81,18 +84,32 @@ def build_relations(
             f"the pool {candidate_pool!r} has no picture; take one of the splits {', '.join(splits)}, or all"
         )
 
+    has_captions = any(pictures.captions)
+    has_objects = any(pictures.object_labels)
+    sees = features not in ("caption", "none")
+    by_looks = sees and not has_objects and authors_relations is None
+    if not has_captions and features == "caption":
+        raise BadInput(
+            "no post has a caption: give an image encoder as --features, or make captions with "
+            "python -m dataset_scripts.add_descriptors --columns caption"
+        )
+    if not has_captions and not has_objects and not sees:
+        raise BadInput("there are no captions, no object labels and no image encoder to find neighbours by")
+
     unfinished = output_dir / "unfinished"
-    vectors = encode_captions(pictures, encoder, unfinished)
+    vectors = encode_captions(pictures, encoder, unfinished) if has_captions else None
     hashes, looks = hash_and_look(pictures, unfinished)
     seen = None
     if features == "caption":
         seen = vectors[:, None].half()
-    elif features != "none":
+    elif sees:
         seen = see_pictures(pictures, hashes, features, pooled, unfinished)
-
-    has_captions = any(pictures.captions)
-    has_objects = any(pictures.object_labels)
     has_pictures = any(hashes[i] for i in pool)
+    if by_looks or not has_pictures:
+        looks = None if seen is None else looks_of(seen)
+    reference_texts = None
+    if has_captions and hubness == "csls":
+        reference_texts = [" ".join(tokens) for tokens in splits["train"]["tokens"]]
     index = RelationIndex(
         [pictures.ids[i] for i in pool],
         captions=[pictures.captions[i] for i in pool] if has_captions else None,
@@ -100,10 +117,11 @@ def build_relations(
         object_labels=[pictures.object_labels[i] for i in pool] if has_objects else None,
         features=None if seen is None else seen[pool],
         content_hashes=[hashes[i] for i in pool] if has_pictures else None,
-        encoder=encoder,
+        encoder=encoder if has_captions else None,
         hubness=hubness,
-        reference_texts=[" ".join(tokens) for tokens in splits["train"]["tokens"]] if hubness == "csls" else None,
-        looks=looks[pool] if has_pictures else None,
+        reference_texts=reference_texts,
+        looks=looks[pool] if has_pictures and not by_looks else None,
+        picture_encoder=features if by_looks else None,
     )
 
     report = {
@@ -111,7 +129,8 @@ def build_relations(
         "candidate_pool": candidate_pool,
         "pictures_in_pool": len(pool),
         "k": k,
-        "text_encoder": encoder.name,
+        "text_encoder": encoder.name if has_captions else None,
+        "intra_modal": "object labels" if has_objects else "looks" if by_looks else None,
         "hubness": hubness,
         "relations": {},
     }
@@ -119,8 +138,6 @@ def build_relations(
         neighbors, lost, unknown = authors_neighbors(authors_relations, splits, index, k)
         report |= {"lost_posts": lost, "neighbors_not_in_pool": unknown}
     else:
-        if not has_pictures:
-            looks = None if seen is None else looks_of(seen)
         neighbors = {name: find_neighbors(split, index, pictures, hashes, looks, k) for name, split in splits.items()}
     splits = DatasetDict(splits)
     for name, columns in neighbors.items():
@@ -193,10 +210,13 @@ def main() -> None:
         features = PictureFeatures.from_pretrained(features)
         if arguments.image_size is not None:
             features.image_processor.size = {"height": arguments.image_size, "width": arguments.image_size}
-    encoder = HashingEncoder() if arguments.text_encoder == "hashing" else SentenceEncoder(arguments.text_encoder)
+    splits = load_splits(arguments.dataset, captions_file=arguments.captions)
+    encoder = None
+    if any("caption" in split.column_names for split in splits.values()):
+        encoder = HashingEncoder() if arguments.text_encoder == "hashing" else SentenceEncoder(arguments.text_encoder)
     with only_writer(arguments.output_dir):
         build_relations(
-            load_splits(arguments.dataset, captions_file=arguments.captions),
+            splits,
             arguments.output_dir,
             encoder,
             candidate_pool=arguments.candidate_pool,

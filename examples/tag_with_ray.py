@@ -12,7 +12,7 @@ import sys
 try:
     import ray
 except ImportError:
-    sys.exit('This example needs Ray: pip install "modeling_umgf[ray]"')
+    sys.exit('This example needs Ray: pip install "ray[data]"')
 
 from modeling_umgf.tagging import RayTagger
 

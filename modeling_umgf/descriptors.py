@@ -6,7 +6,10 @@ Text embeddings are those of `SentenceEncoder`, which the relation index uses.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -139,6 +142,22 @@ class PictureFeatures(Describer):
         super().__init__(model, processor)
         self.image_processor = processor
         self.name = model.name_or_path
+
+    def settings(self) -> dict[str, Any]:
+        """What is needed to load it again: id, whether that is a folder of this machine, how pictures are prepared."""
+        is_local = Path(self.name).is_dir() or not self.name
+        return {
+            "name": (Path(self.name).name or self.model.config.model_type) if is_local else self.name,
+            "included": is_local,  # others could not load it by its name
+            "image_processor": json.loads(self.image_processor.to_json_string()),
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: str | os.PathLike | None = None):
+        """Load it from its `settings`, the encoder of a machine's own folder from a copy of that."""
+        model = load_image_encoder(folder if settings["included"] else settings["name"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model.to(device), MultimodalNerImageProcessor.from_dict(settings["image_processor"]))
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image.Image]) -> torch.Tensor:

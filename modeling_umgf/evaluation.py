@@ -1,7 +1,7 @@
 """The one scorer: whole entities over the whole corpus, in %, lenient and strict, with intervals and a paired test.
 
-Entities are read by seqeval (see `entity_spans`). Lenient is its default, as in conlleval: an I- without a beginning
-opens an entity. Strict is IOB2: such an I- is ignored. Nothing is averaged over batches.
+Entities are read as seqeval reads them (see `entity_spans`). Lenient is its default, as in conlleval: an I- without a
+beginning opens an entity. Strict is IOB2: such an I- is ignored. Nothing is averaged over batches.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,16 +13,20 @@ from typing import Any
 import yaml
 from datasets import Dataset, DatasetDict
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoModelForTokenClassification,
     AutoProcessor,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
 from .configuration_bilstm import BilstmConfig
+from .image_encoder import image_half
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .other_labels import with_labels
 from .processing_multimodal_ner import MultimodalNerProcessor
@@ -92,7 +97,7 @@ class ModelArguments:
     def chosen_system(self) -> System:
         """The system of the model: that of the trained one, the one that is named, or its text-only twin."""
         if self.model_name_or_path:
-            return trained_system(self.model_name_or_path)
+            return trained_system(self.model_name_or_path, "--model_name_or_path")
         model_type = self.model_type or next(iter(systems()))
         return text_only_twin(model_type) if self.text_only else system(model_type)
 
@@ -158,8 +163,8 @@ def build_new(
             "Give the image encoder as either --vision_model (pretrained) or --vision_config (from scratch)."
         )
     chosen = arguments.chosen_system()
-    for name in ("text_model", "vision_model"):
-        refuse_tagger(name, getattr(arguments, name))
+    for name in ("text", "vision"):
+        check_encoder(arguments, name)
     config = dict(arguments.config_overrides or {})
     processor_settings = dict(arguments.processor_overrides or {})
     visual = [name for name in OF_PICTURES if getattr(arguments, name)]
@@ -255,6 +260,8 @@ def read_settings(file: str, known: Sequence[str]) -> dict[str, Any]:
     """
     try:
         settings = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file}: can't be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
@@ -271,20 +278,45 @@ def load_system_file(path: Path) -> None:
         raise ValueError(f"--system_file {path}: there is no such Python file.")
     module = importlib.util.module_from_spec(specification)
     sys.modules[path.stem] = module  # saving a model looks its class up there
-    specification.loader.exec_module(module)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:  # whatever the file does
+        raise ValueError(f"--system_file {path}: {type(error).__name__}: {error}") from error
 
 
-def trained_system(name: str) -> System:
-    """The system of a trained model.
+def read_config(argument: str, name: str) -> PreTrainedConfig:
+    """Read the configuration of a model.
+
+    Args:
+        argument: what gave its name, for the error.
+        name: its id or folder.
 
     Raises:
-        ValueError: it is no model of this package.
+        ValueError: it cannot be loaded.
     """
-    model_type = AutoConfig.from_pretrained(name).model_type
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
+        reason = error if is_id or Path(name).exists() else "there is no such folder, and no id on the Hub looks so"
+        raise ValueError(f"{argument} {name}: {' '.join(str(reason).split())}") from error
+
+
+def trained_system(name: str, argument: str) -> System:
+    """The system of a trained model.
+
+    Args:
+        name: its id or folder.
+        argument: what gave this name, for the error.
+
+    Raises:
+        ValueError: it cannot be loaded, or is no model of this package.
+    """
+    model_type = read_config(argument, name).model_type
     if model_type not in systems():
         raise ValueError(
-            f"{name} is no trained tagger of this package, but a model of the type {model_type}: to train on it, give "
-            "it as --text_model."
+            f"{argument} {name} is no trained tagger of this package, but a model of the type {model_type}: to train "
+            "on it, give it as --text_model."
         )
     return system(model_type)
 
@@ -295,14 +327,13 @@ def load_trained(
     """Load a trained model and its processor, with some settings changed.
 
     Args:
-        name: its id or folder.
+        name: its id or folder, looked at by `trained_system`.
         config_overrides: settings of the model that change no layer.
         processor_overrides: settings of the processor.
 
     Raises:
-        ValueError: it is no model of this package, or the settings do not fit it.
+        ValueError: the settings do not fit it.
     """
-    trained_system(name)
     config = AutoConfig.from_pretrained(name)
     shared = config.processor_settings()
     if config_overrides:
@@ -345,13 +376,29 @@ def check_labels(name: str, labels: Sequence[str], known: Sequence[str]) -> None
         )
 
 
-def refuse_tagger(argument: str, name: str | None) -> None:
-    """Raise ValueError where a trained tagger is given as an encoder."""
-    if name is not None and AutoConfig.from_pretrained(name).model_type in systems():
+def check_encoder(arguments: ModelArguments, kind: str) -> None:
+    """Raise ValueError where what is given as the encoder of a kind, "text" or "vision", is something else."""
+    name, settings = getattr(arguments, f"{kind}_model"), getattr(arguments, f"{kind}_config")
+    if not name and not settings:
+        return
+    argument = f"--{kind}_model" if name else f"--{kind}_config"
+    if not name and settings.get("model_type") not in CONFIG_MAPPING:
+        raise ValueError(f'{argument}: give it a "model_type" that transformers knows, such as bert or resnet.')
+    config = read_config(argument, name) if name else AutoConfig.for_model(settings["model_type"])
+    if name and config.model_type in systems():
         raise ValueError(
-            f"--{argument} {name} is a trained tagger of this package, no encoder: go on with it by "
+            f"{argument} {name} is a trained tagger of this package, no encoder: go on with it by "
             f"--model_name_or_path {name}."
         )
+    if kind == "vision":
+        config = image_half(config)
+    model_class = AutoModel._model_mapping.get(type(config), None)
+    reads = getattr(model_class, "main_input_name", None)
+    if kind == "vision" and reads != "pixel_values":
+        raise ValueError(f"{argument}: a model of the type {config.model_type} reads no pictures.")
+    is_text_encoder = reads == "input_ids" and hasattr(config, "hidden_size") and not config.is_encoder_decoder
+    if kind == "text" and (config.model_type in systems() or not is_text_encoder):
+        raise ValueError(f"{argument}: a model of the type {config.model_type} is no encoder of texts alone.")
 
 
 def settings_of_twin(config: dict[str, Any], others: Sequence[str], twin: System) -> dict[str, Any]:

@@ -38,7 +38,7 @@ checkpoint-*
 *.csv
 *.parquet
 """
-PACKAGES = ("modeling_umgf", "torch", "transformers", "datasets", "accelerate", "timm", "pytorch-crf")
+PACKAGES = ("modeling_umgf", "torch", "transformers", "datasets", "accelerate", "timm")
 HYPER_PARAMETERS = (
     "learning_rate",
     "text_learning_rate",

@@ -144,7 +144,7 @@ def _nltk_tagger() -> Any:
     except (ImportError, LookupError):
         logger.warning(
             "NLTK's English tagger is missing, so noun phrases are runs of capitalised words, which differ in most "
-            'posts; to get it: pip install "modeling_umgf[grounding]" && python -m nltk.downloader '
+            "posts; to get it: pip install nltk && python -m nltk.downloader "
             "averaged_perceptron_tagger_eng; without network: put averaged_perceptron_tagger_eng.zip, as it is, into "
             "<folder>/taggers and set NLTK_DATA=<folder>"
         )
@@ -156,7 +156,7 @@ def _nltk_chunker() -> Any:
     try:
         from nltk.chunk import RegexpParser
     except ImportError as error:
-        raise ImportError('noun phrases need NLTK: pip install "modeling_umgf[grounding]"') from error
+        raise ImportError("noun phrases need NLTK: pip install nltk") from error
     return RegexpParser(GRAMMAR)
 
 
@@ -170,7 +170,7 @@ def _spacy_pipeline(name: str) -> Any:
     except (ImportError, OSError) as error:
         raise ImportError(
             f'noun phrases by spaCy need it and its pipeline "{name}": '
-            f'pip install "modeling_umgf[spacy]" && python -m spacy download {name}'
+            f"pip install spacy && python -m spacy download {name}"
         ) from error
 
 

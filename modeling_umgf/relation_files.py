@@ -52,7 +52,9 @@ def read_settings(folder: Path) -> dict:
     """
     settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     for name, size in settings["files"].items():
-        file = folder / Path(name).name
+        file = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise RelationIndexError(f"{folder / SETTINGS_FILE}: names a file outside its folder, {name}.")
         if not file.exists():
             raise RelationIndexError(f"{file} is missing, cut short; copy the index again.")
         found = file.stat().st_size
@@ -75,6 +77,7 @@ def link_files(source: Path, target: Path) -> None:
     names = json.loads((source / SETTINGS_FILE).read_text(encoding="utf-8"))["files"]
     (target / SETTINGS_FILE).unlink(missing_ok=True)
     for name in [*names, SETTINGS_FILE]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         with write_whole(target / name) as file:
             try:
                 os.link((source / name).resolve(), file)

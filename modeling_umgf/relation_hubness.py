@@ -1,4 +1,4 @@
-"""Correction of hubness: without it a few captions are near almost every text."""
+"""Correction of hubness: without it a few captions are near almost every text, a few pictures near every other."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ CHUNK = 256
 
 
 class HubnessCorrection:
-    """Sentence vectors of captions and texts, made comparable.
+    """Sentence vectors of captions and texts, or mean features of pictures, made comparable.
 
     Args:
         kind: "none"; "center", which subtracts the captions' mean from all vectors; "csls", which makes captions less

@@ -5,13 +5,14 @@
     index.neighbors_for_text(["what a night at the stadium"], k=1)  # [[{"id": "b", "score": ...}]]
 
 Inter-modal relation: cosine of the text's and the caption's sentence vectors. Intra-modal relation:
-|A ∩ B| / sqrt(|A| |B|) of two sets of object labels. Scores lie in [0, 1]; pictures with score 0 are no neighbours.
+|A ∩ B| / sqrt(|A| |B|) of two sets of object labels; where nobody named the objects, but an image encoder is known,
+cosine of the mean features of two pictures. Scores lie in [0, 1]; pictures with score 0 are no neighbours.
 """
 
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from .pictures import content_hash
 from .relation_files import (
@@ -37,7 +39,10 @@ from .relation_pictures import PicturePool
 from .relation_search import Best, CosineRelation, FaissSearch, LabelSets, SecondKey, SetRelation, search_exactly
 from .sentence_encoders import HashingEncoder, SentenceEncoder, TextEncoder, searchable_text
 
+logger = logging.get_logger(__name__)
+
 SEARCH_FILE = "search.safetensors"
+PICTURE_ENCODER_FOLDER = "picture_encoder"
 
 PROBE = "two people at a football game in front of the city hall"
 """Encoders that embed this sentence alike are taken for the same."""
@@ -60,6 +65,8 @@ class RelationIndex:
         reference_texts: queries for "csls" (or their vectors), best the training texts; default: the captions.
         looks: [N, 192] `pictures.look` of each, zeros where only a caption is known. Of equally good pictures the one
             that looks most like the post's own comes first. Default: the mean of the features, if there are any.
+        picture_encoder: what made the features, a `PictureFeatures`. With it, and without object labels and other
+            looks, the intra-modal neighbours of a picture are those that look alike (`hubness` corrects that too).
 
     Attributes:
         pictures: the `PicturePool`.
@@ -77,6 +84,7 @@ class RelationIndex:
         hubness: Literal["none", "center", "csls"] = "center",
         reference_texts: Sequence[str] | torch.Tensor | None = None,
         looks: torch.Tensor | None = None,
+        picture_encoder: Callable[[Sequence[Image.Image]], torch.Tensor] | None = None,
     ):
         if hubness not in ("none", "center", "csls"):
             raise RelationIndexError(f"hubness={hubness!r}: choose none, center or csls.")
@@ -86,6 +94,8 @@ class RelationIndex:
         self._encoder = None
         self._encoder_settings = None
         self._probe = None
+        self._picture_encoder = picture_encoder
+        self._picture_encoder_settings = None if picture_encoder is None else picture_encoder.settings()
         if encoder is not None:
             self.encoder = encoder
         self.reference_embeddings = None if reference_texts is None else self.embed(reference_texts)
@@ -167,6 +177,22 @@ class RelationIndex:
         return self.pictures.text_embeddings is not None and self._encoder_settings is not None
 
     @property
+    def picture_encoder(self) -> Callable[[Sequence[Image.Image]], torch.Tensor] | None:
+        """What computes the features of a new picture; loaded when it is first asked for."""
+        if self._picture_encoder is None and self._picture_encoder_settings is not None:
+            from .descriptors import PictureFeatures  # here, so that only a search by looks loads what it needs
+
+            folder = self._folder and self._folder / PICTURE_ENCODER_FOLDER
+            self._picture_encoder = PictureFeatures.from_settings(self._picture_encoder_settings, folder)
+        return self._picture_encoder
+
+    @property
+    def compares_looks(self) -> bool:
+        """Whether pictures that look alike are the intra-modal neighbours, since nobody named their objects."""
+        has_encoder = self._picture_encoder_settings is not None
+        return has_encoder and self.object_labels is None and self.pictures.looks_source == "features"
+
+    @property
     def feature_shape(self) -> tuple[int, int]:
         """(r, F): rows and width of a picture's features."""
         if self.features is None:
@@ -200,6 +226,7 @@ class RelationIndex:
             self._correction = HubnessCorrection(
                 self.hubness, self.pictures.text_embeddings, self.reference_embeddings, penalty
             )
+        self._look_correction = HubnessCorrection(self.hubness, self.pictures.looks) if self.compares_looks else None
         self._faiss = None
 
     # -------------------------------------------------------------------------------------------------- search
@@ -222,7 +249,7 @@ class RelationIndex:
         Args:
             texts: Q posts. None = don't look for inter-modal neighbours.
             object_labels: labels of the objects in each post's own picture, None where they are not known. None for
-                all = don't look for intra-modal neighbours.
+                all = don't look for intra-modal neighbours by objects.
             k: neighbours of each relation.
             ids: names of the posts' own pictures.
             pictures: the posts' own pictures, opened (`open_picture`).
@@ -239,7 +266,9 @@ class RelationIndex:
         if content_hashes is None:
             content_hashes = [None if picture is None else content_hash(picture) for picture in pictures]
         if looks is None:
-            object_features = [None] * size if object_features is None else object_features
+            object_features = [None] * size if object_features is None else list(object_features)
+            if self.compares_looks:
+                self._see(pictures, object_features)
             looks = self.pictures.looks_of_posts(pictures, object_features)
         own = list(zip(ids or [None] * size, content_hashes, strict=True))
         inter = None
@@ -248,7 +277,26 @@ class RelationIndex:
         intra = None
         if object_labels is not None and self.object_labels is not None:
             intra = self.neighbors_for_picture(object_labels, k, own, looks=looks)
+        elif self.compares_looks:
+            intra = self.neighbors_by_looks(looks, k, own)
         return inter, intra
+
+    def _see(self, pictures: Sequence[Image.Image | None], object_features: list[torch.Tensor | None]) -> None:
+        """Put the features of pictures in the places where none are given."""
+        unseen = [i for i, picture in enumerate(pictures) if picture is not None and object_features[i] is None]
+        if not unseen:
+            return
+        try:
+            found = self.picture_encoder([pictures[i] for i in unseen])
+        except (OSError, ValueError) as error:
+            logger.warning_once(
+                f"The image encoder {self._picture_encoder_settings['name']}, by which this relation index compares "
+                f"pictures, cannot be loaded here ({' '.join(str(error).split())}): no picture finds others that look "
+                "alike. Make it available, or give neighbours or object_features with each post."
+            )
+            return
+        for i, features in zip(unseen, found, strict=True):
+            object_features[i] = features
 
     def neighbors_for_text(
         self,
@@ -272,7 +320,7 @@ class RelationIndex:
         Returns:
             For each text at most k {"id", "score"}, best first; equal scores are ordered by looks, then by id.
         """
-        return self._search(self._cosine(texts), k, exclude, features, looks)
+        return self._search(self._cosine(texts), k, exclude, features, looks, self._faiss)
 
     def neighbors_for_picture(
         self,
@@ -291,6 +339,21 @@ class RelationIndex:
             raise RelationIndexError("This relation index knows no objects: build it with object_labels.")
         relation = SetRelation([set(labels or []) for labels in object_labels], self._label_sets)
         return self._search(relation, k, exclude, features, looks)
+
+    def neighbors_by_looks(
+        self, looks: torch.Tensor, k: int, exclude: Sequence[Sequence[str | None]] | None = None
+    ) -> list[list[dict]]:
+        """Find the pictures that look alike; other arguments and result as in `neighbors_for_text`.
+
+        Args:
+            looks: [Q, F] mean features of pictures, zeros where there is no picture.
+        """
+        correction = self._look_correction
+        if correction is None:
+            raise RelationIndexError("This relation index doesn't compare looks: build it with a picture_encoder.")
+        pool = self.pictures.looks
+        relation = CosineRelation(correction.unit(looks), lambda rows: correction.unit(pool[rows]), correction.penalty)
+        return self._search(relation, k, exclude, None, looks)
 
     def features_of(self, ids: Sequence[str]) -> torch.Tensor:
         """Return the features [len(ids), r, F] (float16) of pictures.
@@ -322,7 +385,9 @@ class RelationIndex:
         """
         self._faiss = FaissSearch(self._cosine(torch.zeros(0, self.width or 0)), len(self), factory, depth)
 
-    def _search(self, relation: CosineRelation | SetRelation, k, exclude, features, looks) -> list[list[dict]]:
+    def _search(
+        self, relation: CosineRelation | SetRelation, k, exclude, features, looks, faiss: FaissSearch | None = None
+    ) -> list[list[dict]]:
         if k > len(self):
             raise RelationIndexError(f"k={k} is more than the pool's {len(self)} pictures: lower k or add pictures.")
         if exclude is not None and len(exclude) != len(relation):
@@ -334,8 +399,8 @@ class RelationIndex:
         if k > 0:
             second = SecondKey(self._rank, looks, self.pictures.looks)
             forbidden = self._forbidden(exclude or [])
-            if self._faiss is not None and isinstance(relation, CosineRelation):
-                self._faiss.search(relation, best, forbidden, second)
+            if faiss is not None:
+                faiss.search(relation, best, forbidden, second)
             else:
                 search_exactly(relation, len(self), best, forbidden, second)
         neighbors = [[] for _ in range(len(relation))]
@@ -395,7 +460,13 @@ class RelationIndex:
             encoder["included"] = self.encoder.is_local if include_encoder is None else include_encoder
             if encoder["included"]:
                 files += [path.name for path in self.encoder.save_pretrained(folder)]
-        write_settings(folder, {"pictures": len(self), "hubness": self.hubness, "encoder": encoder}, files)
+        settings = {"pictures": len(self), "hubness": self.hubness, "encoder": encoder}
+        settings["picture_encoder"] = self._picture_encoder_settings
+        if self._picture_encoder_settings and self._picture_encoder_settings["included"]:
+            inner = folder / PICTURE_ENCODER_FOLDER
+            self.picture_encoder.model.save_pretrained(inner)
+            files += [f"{inner.name}/{path.name}" for path in inner.iterdir()]
+        write_settings(folder, settings, files)
 
     @classmethod
     def from_pretrained(
@@ -420,6 +491,8 @@ class RelationIndex:
             index.pictures = PicturePool.load(folder, settings["files"])
             index._encoder = None
             index._encoder_settings = settings["encoder"]
+            index._picture_encoder = None
+            index._picture_encoder_settings = settings.get("picture_encoder")
             own = read_tensors(folder / SEARCH_FILE)
         except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
             raise RelationIndexError(f"{folder}: not a readable relation index ({error}).") from error

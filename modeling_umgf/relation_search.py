@@ -234,7 +234,7 @@ class FaissSearch:
         try:
             import faiss
         except ImportError as error:
-            raise ImportError('Approximate search needs faiss: pip install "modeling_umgf[faiss]"') from error
+            raise ImportError("Approximate search needs faiss: pip install faiss-cpu") from error
         blocks = range(0, num_pictures, POOL_BLOCK)
         vectors = np.concatenate([self._augmented(relation, slice(i, i + POOL_BLOCK)) for i in blocks])
         self.index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)

@@ -347,7 +347,7 @@ def _load_describers(options: TaggerOptions, tagger: Any, device: str | None) ->
 
 
 class RayTagger:
-    """The tagger for clusters: a class for `map_batches` of Ray Data (`pip install "modeling_umgf[ray]"`).
+    """The tagger for clusters: a class for `map_batches` of Ray Data (`pip install "ray[data]"`).
 
         posts = ray.data.read_json("posts/", lines=True)
         tagged = posts.map_batches(

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +29,19 @@ from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .evaluation import SeqevalMetric
 from .files import FullDisk, is_full_disk, remove, told_of_a_full_disk, write_whole
+from .labels import entity_types
 from .model_card import TrainingTime, describe_run, write_model_card
 from .processing_multimodal_ner import MultimodalNerProcessor
 
 LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
-BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+AT_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "early_stopping_patience": 0,
+    "dataloader_num_workers": 0,
+}
+ORDERS = ("random", "sequential", "group_by_length")
 
 
 @dataclass
@@ -72,9 +80,15 @@ class MultimodalNerTrainingArguments(TrainingArguments):
             rate = getattr(self, name)
             if not 0 <= rate < math.inf:
                 raise ValueError(f"--{name} {rate}: a learning rate is a number, at least 0.")
-        for name in BATCH_SIZES:
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: a whole number, at least 1.")
+        for name, least in AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name)}: a whole number, at least {least}.")
+        if self.train_sampling_strategy not in ORDERS:
+            raise ValueError(f"--train_sampling_strategy {self.train_sampling_strategy}: one of {', '.join(ORDERS)}.")
+        if self.output_dir and Path(self.output_dir).is_file():
+            raise ValueError(f"--output_dir {self.output_dir}: this is a file; name a folder.")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(f"--num_train_epochs {self.num_train_epochs:g}: a number above 0.")
         self.do_all = not (self.do_train or self.do_eval or self.do_predict)
         """Nothing was chosen: train, evaluate and predict as far as the data go."""
         if self.do_all:
@@ -181,8 +195,11 @@ class MultimodalNerTrainer(Trainer):
     """
 
     def __init__(self, model, args, processing_class, train_dataset=None, eval_dataset=None, callbacks=None, **kwargs):
+        self.metric = SeqevalMetric()
         kwargs.setdefault("data_collator", MultimodalNerCollator(processing_class))
-        kwargs.setdefault("compute_metrics", self.entity_scores)
+        if "compute_metrics" not in kwargs:
+            kwargs["compute_metrics"] = self.entity_scores
+            check_best_metric(args, self.metric, model.config.label2id)
         kwargs.setdefault("preprocess_logits_for_metrics", lambda outputs, labels: outputs[1])  # Viterbi labels
         train_dataset = read_columns(train_dataset, processing_class)
         eval_dataset = read_columns(eval_dataset, processing_class)
@@ -209,7 +226,6 @@ class MultimodalNerTrainer(Trainer):
         if args.world_size > 1:
             set_seed(args.seed + args.process_index)  # else all processes would drop the same states
         self.card_data = {}
-        self.metric = SeqevalMetric(keep_in_memory=True)
 
     def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predicted label ids [B, w] against gold ones, -100 = padding."""
@@ -393,6 +409,17 @@ class MultimodalNerTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Dataset) -> SequentialSampler | None:
         # Trainer would group evaluation by length too, and so return the predictions in another order.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+
+def check_best_metric(args: TrainingArguments, metric: SeqevalMetric, labels: Iterable[str]) -> None:
+    """Raise ValueError where the metric that decides which checkpoint is best is none that the evaluation gives."""
+    wanted = args.metric_for_best_model
+    if args.eval_strategy == IntervalStrategy.NO or wanted is None:
+        return
+    tags = [[f"B-{kind}" for kind in entity_types(labels)]]
+    known = ["loss", *metric.compute(predictions=tags, references=tags)]
+    if wanted.removeprefix("eval_") not in known:
+        raise ValueError(f"--metric_for_best_model {wanted}: there is no such score; take one of {', '.join(known)}.")
 
 
 def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> Dataset | None:

@@ -196,6 +196,61 @@ def test_a_new_post_without_pixels_finds_what_the_same_post_of_the_dataset_found
             assert found == ([row["neighbors_inter"]], [row["neighbors_intra"] or []])
 
 
+def alike(with_captions: bool = False) -> DatasetDict:
+    """Pictures of two kinds, half of them reddish noise and half bluish stripes; no objects are named."""
+    splits = DatasetDict()
+    for name, numbers in {"train": range(8), "test": range(8, 12)}.items():
+        rows = []
+        for i in numbers:
+            array = np.random.default_rng(i).integers(0, 60, (32, 32, 3), dtype=np.uint8)
+            if i % 2:
+                array[::4, :, 2] = 250
+            else:
+                array[:, :, 0] += 150
+            post = {"id": f"p{i}", "tokens": ["look", "here"], "ner_tags": [0, 0], "image": Image.fromarray(array)}
+            rows.append(post | {"caption": f"picture {i}"} if with_captions else post)
+        features = dataset_features(["O", "B-PER"], ("caption",) if with_captions else ())
+        splits[name] = Dataset.from_list(rows, features=features)
+    return splits
+
+
+@pytest.mark.parametrize("with_captions", [False, True])
+def test_with_an_image_encoder_alone_pictures_that_look_alike_are_neighbours(tmp_path, with_captions):
+    dataset, index, report = build(
+        tmp_path, alike(with_captions), features=image_encoder(), hubness="center", k=3, pooled=True
+    )
+    assert report["intra_modal"] == "looks" and index.compares_looks
+    assert report["text_encoder"] == (HashingEncoder.name if with_captions else None)
+    assert ("neighbors_inter" in dataset["train"].features) is with_captions
+    for split in dataset.values():
+        for post in split:
+            kinds = {int(one["id"][1:]) % 2 for one in post["neighbors_intra"]}
+            assert kinds == {int(post["id"][1:]) % 2}
+            assert post["id"] not in [one["id"] for one in post["neighbors_intra"]]
+
+
+def test_a_new_picture_finds_by_its_looks_what_the_same_picture_of_the_dataset_found(tmp_path):
+    splits = alike()
+    dataset, index, _ = build(tmp_path, splits, features=image_encoder(), k=3)
+    index = RelationIndex.from_pretrained(tmp_path / "relation_index")  # with the encoder that lies in it
+    pictures = [open_picture(picture) for picture in splits["test"]["image"]]
+    inter, intra = index.find_neighbors(["look here"] * 4, None, 3, pictures=pictures)
+    assert inter is None
+    for found_anew, kept in zip(intra, dataset["test"]["neighbors_intra"], strict=True):
+        assert [one["id"] for one in found_anew] == [one["id"] for one in kept]
+        assert [one["score"] for one in found_anew] == pytest.approx([one["score"] for one in kept], abs=2e-3)
+    assert index.find_neighbors(["no picture"], None, 3)[1] == [[]]
+
+
+def test_an_image_encoder_that_is_gone_is_warned_about_and_costs_the_neighbours_alone(tmp_path, caplog):
+    encoder = image_encoder()
+    encoder.name = "nobody/nothing"
+    _, index, _ = build(tmp_path, alike(), features=encoder, k=3)
+    assert not (tmp_path / "relation_index" / "picture_encoder").exists()  # an id on the Hub is loaded from there
+    assert index.find_neighbors(["x"], None, 3, pictures=[drawing(1)])[1] == [[]]
+    assert "nobody/nothing" in caplog.text and "neighbours or object_features" in caplog.text
+
+
 def test_equal_captions_have_equal_vectors(tmp_path, monkeypatch):
     """Whatever batch they are in: a difference in the last bit would decide before the looks do."""
     monkeypatch.setattr(post_pictures, "CAPTIONS_AT_A_TIME", 1)
@@ -275,6 +330,8 @@ def test_a_run_with_other_settings_starts_anew(tmp_path, monkeypatch):
         ({"k": 9}, "k=9 is more than the pool's 4 pictures"),
         ({"splits": posts(False), "features": image_encoder()}, "t0 has a caption but no picture"),
         ({"authors_relations": "nowhere"}, "nowhere"),
+        ({"splits": alike()}, "no post has a caption: give an image encoder as --features"),
+        ({"splits": alike(), "features": "none"}, "no captions, no object labels and no image encoder"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_no_dataset(tmp_path, settings, message):

@@ -30,7 +30,7 @@ GENERATED = {"api_reference.md", "commands.md", "results.md", "reliability.md"}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "demo" / "README.md"] + sorted(ROOT.glob("docs/*.md"))
 EXECUTED = [page for page in PAGES if page.name not in GENERATED]
 NOT_EXECUTED = {"demo/README.md": 1, "docs/quick_start.md": 1}  # blocks with that comment: keep these few
-INSTALLING = re.compile(r"python3? -m (venv|pytest)\b|pip install|make |hf auth login")
+INSTALLING = re.compile(r"python3? -m (venv|pytest|nltk)\b|pip install|make |hf auth login")
 
 
 def blocks(page: Path) -> list[tuple[str, str, str, bool]]:

@@ -180,11 +180,13 @@ def test_a_settings_file_can_be_overridden_and_its_unknown_names_are_refused(dat
         ("- a\n", "holds no settings"),
         ("seed: [1\n", "is no YAML"),
         ("{1: 2}", "argument: 1"),
+        (None, "can't be read (No such file"),
     ],
 )
 def test_a_settings_file_without_settings_is_named(tmp_path, text, expected):
     settings = tmp_path / "settings.yaml"
-    settings.write_text(text)
+    if text is not None:
+        settings.write_text(text)
     with pytest.raises(SystemExit) as exit_:
         train_umgf.main([str(settings), "--output_dir", str(tmp_path / "out")])
     assert str(settings) in exit_.value.code and expected in exit_.value.code
@@ -508,10 +510,36 @@ def test_a_trained_model_takes_the_settings_that_change_no_layer(trained, data, 
         ({"text_config": TEXT | {"vocab_size": 3}}, "--text_config: vocab_size=3"),
         ({"model_type": "bert"}, "There is no system 'bert'"),
         ({"model_type": "rgcn", "config_overrides": {}}, "null there to go on without"),
+        ({"num_train_epochs": -1}, "--num_train_epochs -1: "),
+        ({"early_stopping_patience": -1}, "--early_stopping_patience -1: "),
+        ({"dataloader_num_workers": -1}, "--dataloader_num_workers -1: "),
+        ({"train_sampling_strategy": "alphabetical"}, "--train_sampling_strategy alphabetical: one of random,"),
+        ({"metric_for_best_model": "accuracy"}, "--metric_for_best_model accuracy: there is no such score"),
+        ({"bootstrap_samples": -1}, "--bootstrap_samples -1: "),
+        ({"compare_with": "./nowhere"}, "--compare_with ./nowhere: there is no such folder"),
+        ({"system_file": "nowhere.py"}, "--system_file nowhere.py: there is no such"),
+        ({"text_config": {"hidden_size": 16}}, '--text_config: give it a "model_type"'),
+        ({"text_config": VISION}, "--text_config: a model of the type resnet is no encoder of texts"),
+        ({"text_config": {"model_type": "umgf"}}, "--text_config: a model of the type umgf is no encoder of texts"),
+        ({"vision_config": TEXT}, "--vision_config: a model of the type bert reads no pictures"),
     ],
 )
 def test_what_a_new_model_cannot_have_is_refused_by_name(data, tmp_path, capsys, settings, expected):
     assert expected in message(capsys, tmp_path / "out", data | TINY | settings)
+
+
+@pytest.mark.parametrize("argument", ["text_model", "vision_model", "model_name_or_path"])
+@pytest.mark.parametrize("name", ["./nowhere", "no/where/at/all"])
+def test_a_model_that_is_not_there_is_named_with_its_argument(data, tmp_path, capsys, argument, name):
+    given = data | {"text_config": TEXT, argument: name}
+    given = {own: value for own, value in given.items() if own != "text_config" or argument == "vision_model"}
+    assert f"--{argument} {name}: there is no such folder" in message(capsys, tmp_path / "out", given)
+
+
+def test_a_file_of_a_system_that_fails_is_named(data, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("import nothing_of_this_name\n")
+    said = message(capsys, tmp_path / "out", data | TINY | {"system_file": str(tmp_path / "mine.py")})
+    assert "mine.py: ModuleNotFoundError" in said
 
 
 def test_only_a_test_split_and_no_trained_model_is_refused(data, tmp_path, capsys):
