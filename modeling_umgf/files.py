@@ -6,13 +6,14 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# of safetensors, pyarrow and others, which pass on the words of the system; then of torch and datasets, with their own
+# of safetensors and pyarrow, which pass on the number; then of torch and datasets, which have words of their own
 _WORDS_OF_LIBRARIES = (
-    *map(os.strerror, _NO_ROOM),
+    *(f"os error {code})" for code in _NO_ROOM),
+    *(f"[errno {code}]" for code in _NO_ROOM),
     "PytorchStreamWriter failed",
     "inline_container.cc",
     "Not enough disk space",
@@ -37,24 +38,18 @@ def write_whole(path: str | os.PathLike) -> Iterator[Path]:
         FullDisk: the disk is full.
     """
     path = Path(path)
+    if path.is_symlink() and path.is_dir():
+        path = path.resolve()  # the link stays, and the files where it leads
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     unfinished, replaced = (path.with_name(f"{_prefix(path, part)}{os.getpid()}") for part in _PARTS)
     try:
         with told_of_a_full_disk(path):
             yield unfinished
-        while True:
-            if path.is_dir() and not path.is_symlink():
-                os.replace(path, replaced)  # in one step: it is never there in part
-            try:
-                os.replace(unfinished, path)
-                break
-            except OSError:
-                if not path.is_dir():  # another process put its folder there in between
-                    raise
+        _put_in_place(unfinished, path, replaced)
     finally:
         remove(unfinished)
-        remove(replaced)
+        _remove_or_put_back(replaced, path)
 
 
 _PARTS = ("unfinished", "replaced")
@@ -62,6 +57,29 @@ _PARTS = ("unfinished", "replaced")
 
 def _prefix(path: Path, part: str) -> str:
     return f".{path.name}.{part}-{platform.node()}-"
+
+
+def _put_in_place(unfinished: Path, path: Path, replaced: Path) -> None:
+    """Move what is complete to its place, and a folder that is there out of the way: it is never there in part."""
+    while True:
+        if path.is_dir():
+            remove(replaced)
+            with suppress(FileNotFoundError):  # another process took it away
+                os.replace(path, replaced)
+        try:
+            os.replace(unfinished, path)
+            return
+        except OSError:
+            if not path.is_dir():  # else another process put its folder there in between
+                raise
+
+
+def _remove_or_put_back(replaced: Path, path: Path) -> None:
+    """Remove a folder that was replaced; where nothing took its place, it comes back."""
+    if replaced.exists() and not path.exists():
+        os.replace(replaced, path)
+    else:
+        remove(replaced)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -72,7 +90,10 @@ def remove_leftovers(path: Path) -> None:
     for name in left:
         process = name.rpartition("-")[2]
         if process.isdecimal() and (int(process) == os.getpid() or not _is_running(int(process))):
-            remove(path.with_name(name))
+            if name.startswith(_prefix(path, "replaced")):
+                _remove_or_put_back(path.with_name(name), path)
+            else:
+                remove(path.with_name(name))
 
 
 def _is_running(process: int) -> bool:
@@ -114,7 +135,7 @@ def told_of_a_full_disk(what: str | os.PathLike) -> Iterator[None]:
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether a full disk, a quota or a limit on the size of files is behind an error."""
     while error is not None:
-        said = str(error)
+        said = str(error).replace("[Errno", "[errno")
         if getattr(error, "errno", None) in _NO_ROOM or any(words in said for words in _WORDS_OF_LIBRARIES):
             return True
         error = error.__cause__ or error.__context__

@@ -59,6 +59,35 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
     assert {file.name for file in tmp_path.iterdir()} == left
 
 
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(FileNotFoundError), write_whole(path):
+        pass  # the body wrote nothing
+    assert [file.name for file in path.iterdir()] == ["old"]
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # a process that is no more, killed between the two steps
+    with write_whole(tmp_path / "other") as unfinished:
+        killed = unfinished.name.replace("other", "model").replace("unfinished", "replaced")
+        unfinished.mkdir()
+    monkeypatch.undo()
+    path.rename(tmp_path / killed)
+    with pytest.raises(KeyError), write_whole(path):
+        raise KeyError
+    assert [file.name for file in path.iterdir()] == ["old"]
+
+
+def test_a_link_to_a_folder_stays_and_leads_to_the_new_one(tmp_path):
+    (tmp_path / "large_disk" / "model").mkdir(parents=True)
+    path = tmp_path / "model"
+    path.symlink_to(tmp_path / "large_disk" / "model")
+    with write_whole(path) as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+    assert path.is_symlink()
+    assert [file.name for file in (tmp_path / "large_disk" / "model").iterdir()] == ["new"]
+
+
 def test_a_folder_that_another_process_puts_there_in_between_is_replaced(tmp_path, monkeypatch):
     path = tmp_path / "model"
     replace = os.replace

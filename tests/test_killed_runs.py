@@ -175,7 +175,7 @@ def kill_commands(folder: Path, kills: int, count: int) -> tuple[dict[str, dict]
 
 
 def test_killed_commands_end_with_the_files_of_those_that_were_not(tmp_path):
-    reports, different = kill_commands(tmp_path, kills=3, count=8)
+    reports, different = kill_commands(tmp_path, kills=2, count=6)
     assert not any(different.values()), different
     assert [report["in_part"] for report in reports.values()] == [0] * 4
 
@@ -228,9 +228,9 @@ def fill_disks(folder: Path, disk: str, full: int, count: int) -> tuple[dict[str
 
 
 def test_a_file_that_cannot_grow_is_one_sentence_and_the_run_goes_on_when_there_is_room(tmp_path):
-    reports, wrong = fill_disks(tmp_path, "limit", full=2, count=8)
+    reports, wrong = fill_disks(tmp_path, "limit", full=1, count=6)
     assert not any(wrong.values()), wrong
-    assert all(len(report["full"]) == 2 for report in reports.values())
+    assert all(len(report["full"]) == 1 for report in reports.values())
 
 
 @pytest.mark.soak
@@ -278,7 +278,7 @@ def run_twice(folder: Path, twice: int, count: int) -> tuple[dict[str, dict], di
 
 
 def test_two_processes_may_do_the_same_at_once(tmp_path):
-    _, wrong = run_twice(tmp_path, twice=2, count=8)
+    _, wrong = run_twice(tmp_path, twice=1, count=6)
     assert not any(wrong.values()), wrong
 
 
