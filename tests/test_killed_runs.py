@@ -106,9 +106,9 @@ def test_a_training_killed_at_many_moments_ends_with_the_same_bits(tmp_path, nam
     reports, different, torn = kill_trainings(tmp_path, [name], kills=20)
     write_reliability(
         f"killed_training_{name}",
-        f"SIGKILL at random moments of a training ({name.replace('_', ' ')}), about half of them right after a file was "
-        "written; then `--resume_from_checkpoint True`: weights, scores, predictions and logged losses are compared bit "
-        "by bit with those of a run without a break",
+        f"SIGKILL at random moments of a training ({name.replace('_', ' ')}), about half of them right after a file "
+        "was written; then `--resume_from_checkpoint True`: weights, scores, predictions and logged losses are "
+        "compared bit by bit with those of a run without a break",
         cases=reports[name]["kills"],
         lost=len(different),
         seconds=time.perf_counter() - begin,
