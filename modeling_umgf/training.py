@@ -138,7 +138,8 @@ class EarlyStopping(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)
         kept = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
         self.early_stopping_patience_counter = kept["attributes"]["early_stopping_patience_counter"] if kept else 0
-        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class Continuation(TrainerCallback):
