@@ -312,7 +312,8 @@ def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 RELIABILITY_INTRODUCTION = """
 What the package was put through, and what it cost. A row is what a test printed and stored in
 `benchmarks/reliability/`; `make soak` makes them all again. The same tests run in CI with fewer cases. *Lost* counts
-the cases in which anything was lost, wrong or passed over in silence.
+the cases in which anything was lost, wrong or passed over in silence. Seconds are wall time, on a machine that did
+other work as well.
 """.strip()
 PROMISES = """
 ## What is promised
@@ -321,15 +322,16 @@ PROMISES = """
   and the SHA-256 of every file and passes over a torn one with one line. It ends with the weights and scores of a run
   without a break: the same bits on the same machine with the same number of processes (CPU, float32, same seed and
   settings).
-- **A file or folder appears when it is complete.** What a killed command leaves begins with a dot and holds
-  `.unfinished-`; no command reads it, and the next run that writes to the same place on the same machine removes it.
-  A folder that replaces another is never there in part.
+- **Datasets, indexes, stored descriptors, scores and predictions appear when they are complete.** What a killed
+  command leaves begins with a dot and holds `.unfinished-`; no command reads it, and the next run that writes to the
+  same place on the same machine removes it. A dataset that replaces another is never there in part.
 - **A full disk is one sentence**, exit status 1, and what was whole before is whole after.
 - **The same command again** goes on where a killed one was and gives the same files; two of them at once may share a
   cache.
-- **Of several processes, one that dies ends the others**, with an error, in the time below; the run is then resumed
-  as any other. One that hangs without dying is given up after `--ddp_timeout` seconds (1,800 by default).
-- **Long runs stay as large as they were**: no memory, file handle or thread is kept by a step, a call or a request.
+- **Of several processes, one that dies ends the others**, with an error, in the time that the table says; the run is
+  then resumed as any other. One that hangs without dying is given up after `--ddp_timeout` seconds (1,800 by
+  default).
+- **Long runs stay as large as they were**: the table says what a step, a call or a request adds.
 """.strip()
 
 
