@@ -38,9 +38,9 @@ def run_plans(folder: Path, plans: dict[str, dict], timeout: float = 3000) -> di
     """Run plans by name, one after the other; returns the report of each.
 
     `folder`/<name>/whole is left by the run that nobody killed, killed-0, killed-1, … by those that were killed, and
-    <run>.printed is what they said. A report has the `seconds` of the first, the number of `runs` and `kills`, the
-    kills `by_files`: right after a file was written, how often `entire` was there `in_part`, what was said of each disk
-    that was `full`, and the exit statuses of what ran `twice`.
+    <run>.printed is what they said. A report has the `seconds` of the first, those that all `took`, the number of
+    `runs` and `kills`, the kills `by_files`: right after a file was written, how often `entire` was there `in_part`,
+    what was said of each disk that was `full`, and the exit statuses of what ran `twice`.
     """
     for name, plan in plans.items():
         (folder / name).mkdir(parents=True)
@@ -293,8 +293,10 @@ class Plan:
 
 if __name__ == "__main__":
     for plan_file in sys.argv[1:]:
+        begin = time.perf_counter()
         plan = Plan(plan_file)
         ways = {"kills": plan.kill, "full": plan.fill, "twice": plan.run_twice_at_once}
         [way] = [way for name, way in ways.items() if name in plan.plan]
         way()
+        plan.report["took"] = time.perf_counter() - begin
         (plan.folder / "report.json").write_text(json.dumps(plan.report), encoding="utf-8")
