@@ -33,6 +33,7 @@ from dataset_scripts.reading.splits import FILE_FORMATS, load_splits
 from modeling_umgf.checkpoints import checkpoint_to_resume
 from modeling_umgf.describer import sources_in_card
 from modeling_umgf.evaluation import Tags, evaluate_tags, fragment_f1, paired_randomization_test
+from modeling_umgf.files import FullDisk, told_of_a_full_disk
 from modeling_umgf.labels import entity_types
 from modeling_umgf.model_arguments import (
     ModelArguments,
@@ -226,7 +227,16 @@ def make_trainer(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command; mistakes in arguments or data end it with one line."""
+    """Run the command; mistakes in arguments or data, and a full disk, end it with one line."""
+    try:
+        with told_of_a_full_disk("A temporary file, or one of the cache of `datasets`,"):
+            train_and_test(argv)
+    except FullDisk as error:
+        end_with(error)
+
+
+def train_and_test(argv: list[str] | None) -> None:
+    """Do what the arguments ask for."""
     try:
         model_arguments, arguments, training = parse_arguments(sys.argv[1:] if argv is None else argv)
         if training.push_to_hub and not (training.hub_token or get_token()):
@@ -279,6 +289,8 @@ def end_with(error: Exception) -> NoReturn:
     lines = [line.strip() for line in str(error).strip().splitlines()]
     if isinstance(error, StrictDataclassClassValidationError):
         lines = [lines[1].removeprefix("ValueError: ")]  # the first names a method, the second says what is wrong
+    if isinstance(error, FullDisk) and "--resume_from_checkpoint" not in lines[-1]:
+        lines.append("with --resume_from_checkpoint True, if a checkpoint was written")
     sys.exit(f"train_umgf.py: error: {' '.join(lines)}")
 
 

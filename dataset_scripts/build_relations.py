@@ -30,6 +30,7 @@ from .relations.authors_files import authors_neighbors
 from .relations.post_pictures import PostPictures, encode_captions, hash_and_look, see_pictures
 from .relations.report import card_text, describe, log_report
 from .writing.dataset_folder import check_output_dir, write_dataset
+from .writing.only_writer import only_writer
 
 logger = logging.getLogger(__name__)
 
@@ -213,19 +214,20 @@ def main() -> None:
     encoder = None
     if any("caption" in split.column_names for split in splits.values()):
         encoder = HashingEncoder() if arguments.text_encoder == "hashing" else SentenceEncoder(arguments.text_encoder)
-    build_relations(
-        splits,
-        arguments.output_dir,
-        encoder,
-        candidate_pool=arguments.candidate_pool,
-        hubness=arguments.hubness,
-        features=features,
-        pooled=arguments.pooled,
-        k=arguments.k,
-        left_out=read_id_list(arguments.exclude_ids) if arguments.exclude_ids else (),
-        authors_relations=arguments.authors_relations,
-        title=arguments.title,
-    )
+    with only_writer(arguments.output_dir):
+        build_relations(
+            splits,
+            arguments.output_dir,
+            encoder,
+            candidate_pool=arguments.candidate_pool,
+            hubness=arguments.hubness,
+            features=features,
+            pooled=arguments.pooled,
+            k=arguments.k,
+            left_out=read_id_list(arguments.exclude_ids) if arguments.exclude_ids else (),
+            authors_relations=arguments.authors_relations,
+            title=arguments.title,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,10 +1,10 @@
-"""Write what is generated: API reference, commands, results, the numbers in README, the card of the package, figures.
+"""Write what is generated: API reference, commands, results, reliability, numbers in README, package card, figures.
 
     python docs/render.py            # write
     python docs/render.py --check    # only say what is out of date
 
-Numbers come from benchmarks/results/*.json, names of systems from their configurations, descriptions from docstrings;
-nothing is typed by hand.
+Numbers come from benchmarks/results/*.json and benchmarks/reliability/*.json, names of systems from their
+configurations, descriptions from docstrings; nothing is typed by hand.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from modeling_umgf.model_card import render_model_card  # noqa: E402
 from modeling_umgf.systems import systems  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
+RELIABILITY = ROOT / "benchmarks" / "reliability"
 GROUPS = (
     "offline/twitter2017",
     "offline/twitter2015",
@@ -171,9 +172,9 @@ def purpose(docstring: str) -> str:
 # Results
 
 
-def read_results() -> dict[str, dict[str, Any]]:
+def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """All stored results by name."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
 def results_page(results: dict[str, dict[str, Any]]) -> str:
@@ -352,6 +353,54 @@ def cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+# Reliability
+
+RELIABILITY_INTRODUCTION = """
+What the package was put through, and what it cost. A row is what a test printed and stored in
+`benchmarks/reliability/`; `make soak` makes them all again. The same tests run in CI with fewer cases. *Lost* counts
+the cases in which anything was lost, wrong or passed over in silence. Seconds are wall time, on a machine that did
+other work as well.
+""".strip()
+PROMISES = """
+## What is promised
+
+- **A killed training goes on.** `--resume_from_checkpoint True` takes the last checkpoint that is whole by the size
+  and the SHA-256 of every file and passes over a torn one with one line. It ends with the weights and scores of a run
+  without a break: the same bits on the same machine with the same number of processes (CPU, float32, same seed and
+  settings).
+- **Datasets, indexes, stored descriptors, scores and predictions appear when they are complete.** What a killed
+  command leaves begins with a dot and holds `.unfinished-`; no command reads it, and the next run that writes to the
+  same place on the same machine removes it. A dataset that replaces another is never there in part.
+- **A full disk is one sentence**, exit status 1, and what was whole before is whole after.
+- **The same command again** goes on where a killed one was and gives the same files; two of them at once may share a
+  cache.
+- **Of several processes, one that dies ends the others**, with an error, in the time that the table says; the run is
+  then resumed as any other. One that hangs without dying is given up after `--ddp_timeout` seconds (1,800 by
+  default).
+- **Long runs stay as large as they were**: the table says what a step, a call or a request adds.
+""".strip()
+
+
+def reliability_page(rows: dict[str, dict[str, Any]]) -> str:
+    """docs/reliability.md."""
+    cells = []
+    for row in rows.values():
+        measured = "; ".join(f"{name}: {cell(value)}" for name, value in row["measured"].items())
+        cells.append([row["tried"], cell(row["cases"]), cell(row["lost"]), f"{row['seconds']:,.0f}", measured])
+    places = {}
+    for row in rows.values():
+        versions = ", ".join(f"{package} {version}" for package, version in row["versions"].items())
+        places[f"- {row['date']}, {row['machine']}, Python {row['python']}, {versions}"] = None
+    parts = [
+        GENERATED.format("benchmarks/reliability/*.json") + "# Reliability",
+        RELIABILITY_INTRODUCTION,
+        table(["what was tried", "cases", "lost", "seconds", "measured"], cells),
+        PROMISES,
+        "## Where and when\n\n" + "\n".join(sorted(places)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 # Writing
 
 
@@ -366,6 +415,7 @@ def pages() -> dict[Path, str]:
         DOCS / "which_system.md": which_system(),
         DOCS / "first_real_model.md": first_model(results),
         DOCS / "speed.md": speed_page(results),
+        DOCS / "reliability.md": reliability_page(read_results(RELIABILITY)),
     }
     if (ROOT / "README.md").exists():
         texts[ROOT / "README.md"] = readme(results)

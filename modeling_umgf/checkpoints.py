@@ -4,26 +4,25 @@ import json
 import os
 from pathlib import Path
 
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
-from .files import write_whole
+from .files import file_hash, write_whole
 
 logger = logging.get_logger(__name__)
 
 FILE_LIST = "checkpoint_files.json"
-"""Names and sizes of the files of a checkpoint; written when they are complete, before the trainer's state."""
+"""Size and hash of each file of a checkpoint; written when all of them are complete."""
 
 
 def list_files(checkpoint: str | os.PathLike) -> None:
-    """Write down which files a checkpoint has, all but the trainer's state, and how many bytes each."""
+    """Write down which files a checkpoint has, and what they hold: the last thing that makes it whole."""
     checkpoint = Path(checkpoint)
-    sizes = {}
+    files = {}
     for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and path.name not in (FILE_LIST, TRAINER_STATE_NAME):
-            sizes[path.relative_to(checkpoint).as_posix()] = path.stat().st_size
+        if path.is_file() and path.name != FILE_LIST:
+            files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
     with write_whole(checkpoint / FILE_LIST) as unfinished:
-        unfinished.write_text(json.dumps(sizes, indent=2), encoding="utf-8")
+        unfinished.write_text(json.dumps(files, indent=2), encoding="utf-8")
 
 
 def what_is_torn(checkpoint: str | os.PathLike) -> str | None:
@@ -32,19 +31,18 @@ def what_is_torn(checkpoint: str | os.PathLike) -> str | None:
     if not checkpoint.is_dir():
         return "there is no such folder"
     try:
-        sizes = json.loads((checkpoint / FILE_LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = json.loads((checkpoint / FILE_LIST).read_text(encoding="utf-8"))
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return f"{FILE_LIST} is missing or torn"
-    for name, size in sizes.items():
+    for name, (size, content) in expected.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{TRAINER_STATE_NAME} is missing or torn"
+        if file_hash(path) != content:
+            return f"{name} is not what was written"
     return None
 
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from .files import write_whole
+from .files import told_of_a_full_disk, write_whole
 from .post_files import (
     OUTPUT_FORMATS,
     STANDARD_STREAM,
@@ -277,7 +277,8 @@ def _open_output(path: Path, continued: bool, options: TagOptions) -> Iterator[B
         sys.stdout.flush()
         sys.stdout = sys.stderr
         try:
-            yield records
+            with told_of_a_full_disk("standard output"):
+                yield records
         except BrokenPipeError as error:  # `tag … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), records.fileno())  # or Python would complain at its end
             raise TaggingError("standard output was closed by its reader.") from error
@@ -285,7 +286,8 @@ def _open_output(path: Path, continued: bool, options: TagOptions) -> Iterator[B
     if not is_stream(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) if options.retry_errors else nullcontext(path) as place:
-        with open(place, "ab" if continued and not options.retry_errors else "wb") as output:
+        mode = "ab" if continued and not options.retry_errors else "wb"
+        with told_of_a_full_disk(path), open(place, mode) as output:
             yield output
 
 
@@ -599,7 +601,7 @@ def _write_settings(output_file: Path, settings: dict[str, Any]) -> None:
 def _check_settings(output_file: Path, settings: dict[str, Any]) -> None:
     """Raise where the output was begun with other settings."""
     path = _settings_file(output_file)
-    if not path.exists():
+    if not path.exists() or not output_file.stat().st_size:  # a run that overwrites can be killed between the two
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """Training arguments and the Trainer that every model of this package uses."""
 
+import json
 import math
 import os
 from collections import defaultdict
@@ -17,19 +18,26 @@ from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
+    EvalLoopOutput,
+    IntervalStrategy,
+    TrainOutput,
+    rotate_checkpoints,
+)
 from transformers.utils import logging
 
-from .checkpoints import checkpoint_to_resume, list_files
+from .checkpoints import checkpoint_to_resume, list_files, what_is_torn
 from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .decoding import decode_windows, window_batches
 from .evaluation import evaluate_tags
-from .files import write_whole
+from .files import FullDisk, is_full_disk, remove, told_of_a_full_disk, write_whole
 from .kept_features import KeptFeatures, can_be_kept
 from .labels import entity_types
 from .model_card import TrainingTime, describe_run, write_model_card
@@ -184,6 +192,62 @@ class InOrder(Sampler):
         return map(int, self.order)
 
 
+class EarlyStopping(EarlyStoppingCallback):
+    """Early stopping that counts on where the checkpoint was: a resumed run stops where one without a break does."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Take up the count; where it is complete, there is nothing left to train."""
+        super().on_train_begin(args, state, control, **kwargs)
+        kept = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        self.early_stopping_patience_counter = kept["attributes"]["early_stopping_patience_counter"] if kept else 0
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
+class Continuation(TrainerCallback):
+    """Lets a resumed run end as one without a break: with the best of all checkpoints and the loss of all steps.
+
+    Args:
+        trainer: whose run this is.
+    """
+
+    name = "MultimodalNerTrainer"
+
+    def __init__(self, trainer: "MultimodalNerTrainer"):
+        self.trainer = trainer
+
+    def keep(self) -> None:
+        """Put the sum of the losses into the state that the next checkpoint keeps."""
+        losses = {
+            "logged": self.trainer._total_loss_scalar,
+            "since": self.trainer._tr_loss.item(),
+            "last_logged": self.trainer._globalstep_last_logged,
+        }
+        self.trainer.state.stateful_callbacks[self.name] = {"args": {}, "attributes": losses}
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        """Take up the sum of the losses; look for the best checkpoint.
+
+        Raises:
+            OSError: the run shall end with its best checkpoint, which is not whole.
+        """
+        kept = state.stateful_callbacks.get(self.name) if state.global_step else None
+        if kept:
+            self.trainer._total_loss_scalar = kept["attributes"]["logged"]
+            self.trainer._tr_loss += kept["attributes"]["since"]
+            self.trainer._globalstep_last_logged = kept["attributes"]["last_logged"]
+            self.trainer._initial_global_step = 0  # the mean is over all steps
+        if args.load_best_model_at_end and state.global_step and state.best_global_step:
+            moved = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}")
+            best = state.best_model_checkpoint or str(moved)  # None where the folder of the run was moved
+            if fault := what_is_torn(best):
+                raise OSError(
+                    f"{best}, the best checkpoint until here, is not whole ({fault}), so that the run could not end "
+                    "with it. Train anew in another --output_dir, or give --load_best_model_at_end False."
+                )
+            state.best_model_checkpoint = best
+
+
 class MultimodalNerTrainer(Trainer):
     """Trainer for word tagging: several learning rates, batches by length, entity scores, best checkpoint.
 
@@ -207,9 +271,10 @@ class MultimodalNerTrainer(Trainer):
             processing_class.remember_sources(train_dataset.column_names)
         choose_workers(args, [dataset for dataset in (train_dataset, eval_dataset) if dataset is not None])
         self.clock = TrainingTime()
-        callbacks = [self.clock, *(callbacks or [])]
+        self.continuation = Continuation(self)
+        callbacks = [self.clock, self.continuation, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
-            callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+            callbacks.append(EarlyStopping(args.early_stopping_patience))
         self.order = None  # of the training posts, where it is `LengthGroups`
         self.lengths = {}  # pieces of the posts of datasets, by their fingerprints
         super().__init__(
@@ -281,29 +346,51 @@ class MultimodalNerTrainer(Trainer):
             kwargs: as for `Trainer`.
 
         Returns:
-            As `Trainer`; `train_runtime` is the sum of all legs.
+            As `Trainer`, of all legs together.
 
         Raises:
             ValueError: the checkpoint is not there, or not whole.
-            OSError: a checkpoint could not be written.
+            OSError: a checkpoint could not be written, or the best one is not whole.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         output = super().train(checkpoint, **kwargs)
         runtime = round(self.clock.seconds, 4)
-        output.metrics["train_runtime"] = runtime
+        of_all_legs = {"train_runtime": runtime}
+        for name in ("train_samples_per_second", "train_steps_per_second"):
+            steps = output.metrics[name] * output.metrics["train_runtime"]
+            of_all_legs[name] = round(steps / max(runtime, 1e-4), 3)
+        output.metrics.update(of_all_legs)
         for entry in self.state.log_history:
             if "train_runtime" in entry:
-                entry["train_runtime"] = runtime
+                entry.update(of_all_legs)
         return output
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         """The loss; one that is a sum over posts is a sum over those of all processes and accumulated batches too."""
+        inputs, weight = self._without_fillers(inputs)
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if self.model.training and not torch.isfinite(loss[0] if isinstance(loss, tuple) else loss):
             raise FloatingPointError(f"The loss of step {self.state.global_step + 1} is {self._why_not_finite(inputs)}")
         if self.model.training and self.model.config.crf_reduction == "sum":  # what follows takes means of them
-            return loss * self.args.world_size * self.current_gradient_accumulation_steps
-        return loss
+            weight = (weight > 0) * self.args.world_size * self.current_gradient_accumulation_steps
+        return loss if weight == 1 else loss * weight
+
+    def _without_fillers(self, inputs: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], float]:
+        """Leave out the posts that only fill up the last batch of an epoch, so that all processes have one.
+
+        Returns:
+            The inputs, at least one post of them; what the mean loss of this process is worth in that of all.
+        """
+        state = self.accelerator.gradient_state
+        loading = self.accelerator.dataloader_config
+        dealt_in_turn = loading.even_batches and not (loading.split_batches or loading.dispatch_batches)
+        last = state.end_of_dataloader and state.sync_gradients and state.remainder > 0
+        if not (self.model.training and self.args.world_size > 1 and dealt_in_turn and last):
+            return inputs, 1.0
+        size = self.args.train_batch_size
+        own = min(max(state.remainder - self.args.process_index * size, 0), size)
+        inputs = {name: rows[: max(own, 1)] for name, rows in inputs.items()}
+        return inputs, own * self.args.world_size / state.remainder
 
     def _why_not_finite(self, inputs: Mapping[str, torch.Tensor]) -> str:
         for name, tensor in inputs.items():
@@ -339,28 +426,55 @@ class MultimodalNerTrainer(Trainer):
         return self.optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save model, processor and card."""
-        super().save_model(output_dir, _internal_call)
-        if not _internal_call:
-            self.create_model_card()
+        """Save model, processor and card.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with told_of_a_full_disk(output_dir or self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+            if not _internal_call:
+                self.create_model_card()
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """Write the scores of a split into <split>_results.json, and into all_results.json with those of the others."""
+        if not self.is_world_process_zero():
+            return
+        together = Path(self.args.output_dir, "all_results.json")
+        files = {Path(self.args.output_dir, f"{split}_results.json"): metrics}
+        if combined:
+            files[together] = json.loads(together.read_text(encoding="utf-8")) if together.exists() else {}
+            files[together] |= metrics
+        for path, scores in files.items():
+            with write_whole(path) as unfinished:
+                unfinished.write_text(json.dumps(scores, indent=4, sort_keys=True), encoding="utf-8")
 
     def _save_checkpoint(self, model, trial) -> None:
-        folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        if self.args.should_save:
-            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # of a run before: written last, it says "whole"
+        run = self._get_output_dir(trial)
+        folder = Path(run, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        limit = self.args.save_total_limit
+        self.continuation.keep()
         try:
+            if self.args.should_save:
+                remove(folder)  # torn, or of a run before
+            self.accelerator.wait_for_everyone()
+            self.args.save_total_limit = None  # until this one is whole, the others stay
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # every process writes its own random states
+            if self.args.should_save:
+                list_files(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise OSError(
-                f"The checkpoint {folder} could not be written ({error}). Those before it are whole: make room, and go "
-                "on with --resume_from_checkpoint True."
+            remove(folder)
+            full = is_full_disk(error)
+            reason = "the disk is full or failing" if full else " ".join(str(error).split())
+            raise (FullDisk if full else OSError)(
+                f"The checkpoint {folder} could not be written ({reason}). Those before it are whole: make room, and "
+                "go on with --resume_from_checkpoint True."
             ) from error
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()  # every process writes its own
+        finally:
+            self.args.save_total_limit = limit
         if self.args.should_save:
-            list_files(output_dir)
+            rotate_checkpoints(run, limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -403,6 +517,8 @@ class MultimodalNerTrainer(Trainer):
         return self.order
 
     def _run_epoch(self, *args, epoch: int, **kwargs):
+        if self.control.should_training_stop:  # the run that is resumed had come to its end
+            return None
         if self.order is not None:
             self.order.epoch = epoch
         return super()._run_epoch(*args, epoch=epoch, **kwargs)

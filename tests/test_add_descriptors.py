@@ -1,16 +1,11 @@
 """Adding computed columns to a dataset: what they hold, that nothing is done twice, and that a kill does no harm."""
 
 import io
-import json
 import logging
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import traceback
 from pathlib import Path
 
 import datasets
@@ -262,56 +257,6 @@ def test_decoding_in_several_processes_changes_nothing(run):
     )
 
 
-def test_killed_at_any_moment_and_started_again_the_files_are_the_same(posts, models, tmp_path):
-    columns = ("objects", "caption", "object_features")
-    for name in ("whole", "killed"):
-        argv = arguments(models, posts, tmp_path / name / "out", columns, {"batch_size": 3})
-        (tmp_path / f"{name}.json").write_text(json.dumps(argv))
-    script = [sys.executable, __file__, str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=900)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert int(result.stdout) >= 2
-    assert files(tmp_path / "killed" / "out") == files(tmp_path / "whole" / "out")
-
-
-def kill_again_and_again(folder: Path) -> None:
-    """Run the command to its end once; then, in another folder, kill it at random moments until it gets to its end.
-
-    This runs in a process of its own, which forks before it has any thread. Prints the number of kills.
-    """
-    generator = random.Random(0)
-    kills = 0
-    assert run_in_fork(json.loads((folder / "whole.json").read_text())) == 0
-    code = None
-    while code != 0:
-        written = len(list((folder / "killed" / "cache").rglob("*.*")))
-        code = run_in_fork(json.loads((folder / "killed.json").read_text()), written + generator.randint(5, 12), folder)
-        assert code in (0, -signal.SIGKILL)
-        kills += code != 0
-    print(kills)
-
-
-def run_in_fork(argv: list[str], kill_at_files: int | None = None, folder: Path | None = None) -> int:
-    child = os.fork()
-    if child == 0:
-        sys.argv = ["add_descriptors", *argv]
-        try:
-            add_descriptors.main()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if kill_at_files and len(list((folder / "killed" / "cache").rglob("*.*"))) >= kill_at_files:
-            time.sleep(random.random() / 20)
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.002)
-
-
 def test_two_processes_share_the_work_and_give_the_same_files(posts, models, tmp_path, described):
     argv = arguments(models, posts, tmp_path / "out", ALL, {})
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
@@ -376,7 +321,3 @@ def test_a_store_keeps_json_and_tensors(tmp_path):
     assert "1" * 64 not in again
     assert "0" * 64 not in ArtefactStore(tmp_path, "caption", {"model": "b"})
     assert not list(tmp_path.rglob(".*"))
-
-
-if __name__ == "__main__":
-    kill_again_and_again(Path(sys.argv[1]))

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 

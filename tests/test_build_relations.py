@@ -21,6 +21,7 @@ from dataset_scripts.relations import post_pictures
 from dataset_scripts.relations.authors_files import AUTHORS_FILES
 from dataset_scripts.relations.post_pictures import PostPictures
 from dataset_scripts.relations.report import hubness
+from dataset_scripts.writing.only_writer import only_writer
 from modeling_umgf import HashingEncoder, RelationIndex, UmgfImageProcessor
 from modeling_umgf.descriptors import PictureFeatures
 from modeling_umgf.pictures import open_picture
@@ -358,6 +359,8 @@ def test_the_command_writes_the_same(tmp_path, monkeypatch):
         assert found(result["test"], "s0", relation) == found(expected["test"], "s0", relation)
     monkeypatch.setattr(sys, "argv", [*command, "--candidate_pool", "nowhere"])
     with pytest.raises(SystemExit, match="error: the pool 'nowhere' has no picture"):
+        run_command(module.main)
+    with only_writer(tmp_path / "out"), pytest.raises(SystemExit, match="out: another process is writing there"):
         run_command(module.main)
 
 

@@ -195,6 +195,15 @@ def test_another_model_does_not_continue_the_output(tmp_path):
     assert tag(posts, tmp_path / "out.jsonl", other, overwrite=True).posts == len(POSTS)
 
 
+def test_a_kill_right_after_an_output_was_emptied_leaves_no_old_settings_in_force(tmp_path):
+    posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
+    tag(posts, tmp_path / "out.jsonl", tmp_path)
+    (tmp_path / "out.jsonl").write_bytes(b"")  # --overwrite empties it, then writes its settings
+    tag(posts, tmp_path / "out.jsonl", tmp_path, threshold=0.5)
+    with pytest.raises(TaggingError, match="was begun with threshold 0.5"):
+        tag(posts, tmp_path / "out.jsonl", tmp_path)
+
+
 def test_appended_posts_are_tagged_by_the_next_run(tmp_path):
     posts = write_jsonl(tmp_path / "posts.jsonl", POSTS)
     tag(posts, tmp_path / "out.jsonl", tmp_path)

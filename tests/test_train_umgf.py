@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -15,13 +14,12 @@ import torch
 from conftest import LABELS
 from PIL import Image
 from safetensors.torch import load_file
-from test_training import free_port
 from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor
 
 import train_umgf
 from dataset_scripts.reading.conll import read_conll
 from modeling_umgf import HashingEncoder, RelationIndex, TextOnlyForTokenClassification, TextOnlyProcessor, systems
-from modeling_umgf.checkpoints import checkpoint_to_resume
+from modeling_umgf.checkpoints import FILE_LIST, checkpoint_to_resume, list_files
 from modeling_umgf.tokenizer_from_scratch import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -358,38 +356,66 @@ def test_resuming_starts_at_the_beginning_where_there_is_no_checkpoint_yet(data,
     assert results_of(tmp_path / "out")["test_support"] == 12
 
 
-def tear(checkpoint: Path, name: str, how: str) -> None:
-    file = checkpoint / name
-    if how == "missing":
-        file.unlink()
-    else:
-        content = file.read_bytes()
-        file.write_bytes(content[: len(content) // 2])
+def garbled(content: bytes) -> bytes:
+    """As many bytes, of which one in the middle is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize(
-    ("name", "how"),
-    [
-        ("model.safetensors", "short"),
-        ("optimizer.pt", "missing"),
-        ("rng_state.pth", "short"),
-        ("scheduler.pt", "missing"),
-        ("tokenizer.json", "short"),
-        ("config.json", "missing"),
-        ("trainer_state.json", "short"),
-        ("trainer_state.json", "missing"),
-        ("checkpoint_files.json", "missing"),
-    ],
-)
-def test_a_torn_checkpoint_is_named_and_passed_over(trained, tmp_path, caplog, name, how):
+TEARS = {
+    "missing": lambda content: None,
+    "emptied": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "a byte short": lambda content: content[:-1],
+    "garbled": garbled,
+}
+
+
+def test_a_checkpoint_of_which_any_file_is_torn_in_any_way_is_named_and_passed_over(trained, tmp_path, caplog):
     for step in ("checkpoint-6", "checkpoint-12"):
         shutil.copytree(trained[0] / step, tmp_path / step)
-    assert checkpoint_to_resume(True, tmp_path) == str(tmp_path / "checkpoint-12")
-    tear(tmp_path / "checkpoint-12", name, how)
-    assert checkpoint_to_resume("True", tmp_path) == str(tmp_path / "checkpoint-6")
-    assert any("checkpoint-12 is not whole" in text and name in text for text in caplog.messages)
-    with pytest.raises(ValueError, match=name):
-        checkpoint_to_resume(str(tmp_path / "checkpoint-12"), tmp_path)
+    last = tmp_path / "checkpoint-12"
+    assert checkpoint_to_resume(True, tmp_path) == str(last)
+    files = [path for path in sorted(last.rglob("*")) if path.is_file()]
+    names = {path.name for path in files}
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= names
+    for path in files:
+        content = path.read_bytes()
+        for how, tear in TEARS.items():
+            torn = tear(content)
+            if torn == content:  # a file that was empty
+                continue
+            path.unlink() if torn is None else path.write_bytes(torn)
+            caplog.clear()
+            assert checkpoint_to_resume("True", tmp_path) == str(tmp_path / "checkpoint-6"), (path.name, how)
+            [line] = caplog.messages
+            named = path.name if path.name != FILE_LIST or torn is None else ""  # a garbled list accuses another file
+            assert "checkpoint-12 is not whole" in line and named in line and "\n" not in line
+            with pytest.raises(ValueError, match=named or "checkpoint-12"):
+                checkpoint_to_resume(str(last), tmp_path)
+            path.write_bytes(content)
+    assert checkpoint_to_resume(True, tmp_path) == str(last)
+
+
+def test_a_run_does_not_end_with_a_best_checkpoint_that_is_torn(trained, data, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "out")
+    (tmp_path / "out" / "run.json").unlink()
+    state = tmp_path / "out" / "checkpoint-18" / "trainer_state.json"
+    content = json.loads(state.read_text())
+    content["best_global_step"] = 12
+    content["best_model_checkpoint"] = str(tmp_path / "elsewhere" / "checkpoint-12")  # the folder was moved
+    state.write_text(json.dumps(content))
+    list_files(state.parent)
+    resumed = data | WHOLE | {"resume_from_checkpoint": True}
+    run(tmp_path / "out", resumed)
+    best, final = (load_file(tmp_path / "out" / place / "model.safetensors") for place in ("checkpoint-12", "."))
+    torch.testing.assert_close(best, final, rtol=0, atol=0)
+    weights = tmp_path / "out" / "checkpoint-12" / "model.safetensors"
+    weights.write_bytes(garbled(weights.read_bytes()))
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / "out", resumed)
+    assert "checkpoint-12, the best checkpoint until here, is not whole (model.safetensors is not" in exit_.value.code
+    run(tmp_path / "out", resumed | {"load_best_model_at_end": False})
 
 
 def test_after_a_full_disk_training_goes_on_from_the_last_whole_checkpoint(
@@ -424,6 +450,7 @@ def test_the_training_time_is_the_sum_of_the_legs(trained, data, tmp_path):
     assert 0 < content["stateful_callbacks"]["TrainingTime"]["attributes"]["earlier"] < 600
     content["stateful_callbacks"]["TrainingTime"]["attributes"]["earlier"] = 5000.0
     state.write_text(json.dumps(content))
+    list_files(state.parent)
     run(tmp_path / "out", data | WHOLE | {"resume_from_checkpoint": str(tmp_path / "checkpoint-12")})
     assert 5000 < results_of(tmp_path / "out")["train_runtime"] < 5600
 
@@ -643,36 +670,3 @@ def test_the_same_posts_give_the_same_pieces_in_every_process():
         [sys.executable, "-c", code], input=json.dumps(posts), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == train_tokenizer(posts, 64)._tokenizer.to_str()
-
-
-# --------------------------------------------------------------------------------------------------- two processes
-
-
-def test_two_processes_give_the_scores_of_one_with_the_same_global_batch(data, tmp_path):
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    settings = data | TINY | {"text_config": TEXT | still, "num_train_epochs": 3, "image_size": 16}
-    settings["config_overrides"] = TINY["config_overrides"] | {"classifier_dropout": 0.0}
-    settings |= {"learning_rate": 1e-2, "text_learning_rate": 1e-2, "logging_strategy": "steps", "logging_steps": 1}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(free_port()),
-    ]
-    two = arguments_of(settings | {"per_device_train_batch_size": 2}, tmp_path / "two")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(ROOT / "train_umgf.py"), *two], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    train_umgf.main(arguments_of(settings | {"per_device_train_batch_size": 4}, tmp_path / "one"))
-    logs = []
-    for name in ("one", "two"):
-        state = json.loads((tmp_path / name / "trainer_state.json").read_text())
-        logs.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])
-    assert len(logs[0]) == 9
-    assert logs[0] == pytest.approx(logs[1], rel=1e-3)
-    assert results_of(tmp_path / "one")["test_f1"] == pytest.approx(results_of(tmp_path / "two")["test_f1"])

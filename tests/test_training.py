@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from conftest import LABELS, tiny_config, tiny_labels, tiny_tokenizer
 from datasets import Dataset, Image
+from parallel_runs import free_port
 from train_distributed import featured_config, posts, without_dropout
 from train_distributed import main as train_distributed
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -119,7 +119,7 @@ def test_a_new_run_in_the_folder_of_another_leaves_no_checkpoint_of_both(tmp_pat
     monkeypatch.setattr(second, "_save_optimizer_and_scheduler", killed)  # after the weights are written
     with pytest.raises(KeyboardInterrupt):
         second.train()
-    assert what_is_torn(tmp_path / "checkpoint-3") == "trainer_state.json is missing or torn"
+    assert what_is_torn(tmp_path / "checkpoint-3") == "checkpoint_files.json is missing or torn"
 
 
 def test_posts_of_like_length_come_together_in_the_same_order_in_every_process():
@@ -198,12 +198,6 @@ def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_ever
     assert one["weight"] == pytest.approx(two["weight"], abs=1e-5)
     assert one["words"] == two["words"] == [2 + i % 5 for i in range(11)]
     assert one["predictions"] == two["predictions"]
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def test_conll_output_reads_back_as_it_was(tmp_path):

@@ -4,6 +4,8 @@ import logging
 import sys
 from collections.abc import Callable
 
+from modeling_umgf.files import told_of_a_full_disk
+
 _LOUD = ("__main__", "dataset_scripts", "modeling_umgf")  # loggers that tell what a command does
 
 
@@ -38,6 +40,7 @@ def run_command(main: Callable[[], None]) -> None:
     """
     log_to_stderr()
     try:
-        main()
+        with told_of_a_full_disk("A temporary file, or one of the cache of `datasets`,"):
+            main()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {first_line(error)}")

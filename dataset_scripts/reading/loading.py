@@ -2,7 +2,10 @@
 
 from collections.abc import Collection
 
+import datasets
 from datasets import DatasetDict, load_dataset
+
+from modeling_umgf.files import FullDisk, told_of_a_full_disk
 
 from .bad_input import BadInput, first_line
 
@@ -19,9 +22,13 @@ def load_posts(
 
     Raises:
         BadInput: It cannot be loaded, or lacks one of the columns.
+        FullDisk: its copy in the cache cannot be written.
     """
     try:
-        splits = load_dataset(dataset, config_name)
+        with told_of_a_full_disk(f"The cache of `datasets`, {datasets.config.HF_DATASETS_CACHE},"):
+            splits = load_dataset(dataset, config_name)
+    except FullDisk:
+        raise
     except Exception as error:  # load_dataset raises the errors of a dozen libraries
         raise BadInput(f"{dataset}: load_dataset can't load it: {first_line(error)}") from error
     for name, split in splits.items():
