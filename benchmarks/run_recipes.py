@@ -20,7 +20,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -106,7 +106,7 @@ def main() -> None:
     print(overview(runs), flush=True)
     if arguments.list:
         return
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, stop)  # and not by SIGINT, which is ignored in the background of a shell
     failed = []
     try:
         for i, run in enumerate(runs):
@@ -135,6 +135,11 @@ def files(given: list[str]) -> list[Path]:
             raise ValueError(f"{path}: has no recipe (.yaml)")
         found += own
     return list(dict.fromkeys(found))
+
+
+def stop(*_: object) -> NoReturn:
+    """End the run that trains, and this command."""
+    raise KeyboardInterrupt
 
 
 def execute(run: Run, keep_model: bool) -> bool:

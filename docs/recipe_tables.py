@@ -45,6 +45,7 @@ OFFLINE = "offline/"
 SUFFIXES = {"_caption": " + caption as text", "_knowledge": " + knowledge as text"}
 LABELS = {
     "text_only": "Text only",
+    "rgcn_without_relations": "R-GCN w/o InterRG, IntraRG",
     "umgf_tiles": "UMGF on tiles, no detector",
     "umgf_whole_picture": "UMGF on whole pictures, no detector",
 }
@@ -143,11 +144,13 @@ def label(name: str) -> str:
     for suffix, words in SUFFIXES.items():
         if name.endswith(suffix):
             return label(name.removesuffix(suffix)) + words
+    if name in LABELS:
+        return LABELS[name]
     for own in published():
         for row in own["rows"]:
             if row.get("recipe") == name:
                 return re.sub(r"^BERT", "MiniLM", row["name"].partition(",")[0])
-    return LABELS.get(name, name)
+    return name
 
 
 # The papers' tables
@@ -216,8 +219,12 @@ def rows_of(group: str, results_dir: Path) -> list[Row]:
 
 
 def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
-    """The rows of a data set in blocks, each beside its text-only twin."""
-    rows = rows_of(group, results_dir)
+    """The rows of a data set that were run in blocks, each beside its text-only twin; below it the others' names."""
+    missing = [label(row.recipe.row) for row in rows_of(group, results_dir) if not row.runs]
+    told = f"Not run yet: {', '.join(missing)}." if missing else ""
+    rows = finished_rows(group, results_dir)
+    if not rows:
+        return told
     header = [title(group), "test F1", "95 % interval", "validation F1", "minus its twin", "p (Holm)"]
     header += [*ROBUSTNESS.values(), "parameters", "minutes", "seeds"]
     lines = []
@@ -244,7 +251,7 @@ def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
                     row.seeds(),
                 ]
             )
-    return table(header, lines)
+    return "\n\n".join([table(header, lines), told] if told else [table(header, lines)])
 
 
 def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:

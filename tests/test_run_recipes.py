@@ -50,8 +50,9 @@ class Workplace:
         run_recipes.main()
 
     def start(self, *recipes: str, seeds: str = "1") -> subprocess.Popen:
-        """Run in a process of its own."""
-        code = "import sys; from pathlib import Path; from benchmarks import run_recipes; "
+        """Run in a process of its own, which a shell would have put into the background: SIGINT is ignored there."""
+        code = "import signal, sys; from pathlib import Path; from benchmarks import run_recipes; "
+        code += "signal.signal(signal.SIGINT, signal.SIG_IGN); "
         code += f"run_recipes.TRAIN = Path({str(INSTANT)!r}); run_recipes.main()"
         command = [sys.executable, "-c", code, *self.arguments(*recipes, seeds=seeds)]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

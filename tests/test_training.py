@@ -290,7 +290,7 @@ def test_a_picture_of_the_training_data_is_opened_as_one_that_is_tagged(tmp_path
     dataset = dataset.cast_column("image", Image())
     processor = UmgfProcessor(UmgfImageProcessor(), tiny_tokenizer())
     rows = read_columns(dataset, processor)
-    with pytest.raises(UnreadablePicture, match=r"Post 1 of the batch \(id 1\): .*broken.jpg: not a picture in a known"):
+    with pytest.raises(UnreadablePicture, match=r"Post 1 of the batch \(id 1\): .*broken.jpg: not a picture"):
         MultimodalNerCollator(processor)([rows[i] for i in range(3)])
 
 
