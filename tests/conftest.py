@@ -95,3 +95,11 @@ def batch() -> dict[str, torch.Tensor]:
         "inter_modal_mask": edges,
         "labels": torch.tensor([[0, 1, 2, 0], [3, 4, -100, -100]]),
     }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Half characters in what a test has logged, which processes of pytest-xdist cannot send each other."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report

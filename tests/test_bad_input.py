@@ -590,7 +590,6 @@ def test_object_labels_are_a_list_of_strings(labels):
     "wrong",
     [
         {"lr_scheduler_kwargs": "no such"},
-        {"metric_for_best_model": "no such"},
         {"label_names": ["no such"]},
         {"torch_compile_mode": "no such"},
     ],
