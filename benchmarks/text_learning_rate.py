@@ -11,14 +11,28 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .record import write_result
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Length:
+    """A length of training, and how thoroughly it is looked at."""
+
+    settings: tuple[str, ...]
+    rates: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
 LENGTHS = {
-    "600 posts, 4 epochs": ["--max_train_samples", "600", "--num_train_epochs", "4"],
-    "all posts, 5 epochs": ["--num_train_epochs", "5"],
+    "600 posts, 4 epochs": Length(
+        ("--max_train_samples", "600", "--num_train_epochs", "4"), ("3e-5", "5e-5", "1e-4", "2e-4", "3e-4"), (1, 2, 3)
+    ),
+    "all posts, 5 epochs": Length(("--num_train_epochs", "5"), ("3e-5", "1e-4", "2e-4"), (1,)),
 }
 
 
@@ -26,30 +40,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.txt and valid.txt")
     parser.add_argument("--text_model", required=True, help="pretrained text encoder")
-    parser.add_argument("--rates", nargs="+", default=["3e-5", "5e-5", "1e-4", "2e-4", "3e-4"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of the trained models")
     arguments = parser.parse_args()
 
     rows = []
     begin = time.time()
-    for length, settings in LENGTHS.items():
-        for rate in arguments.rates:
-            scores = [validation_f1(arguments, settings, rate, seed) for seed in arguments.seeds]
+    for name, length in LENGTHS.items():
+        for rate in length.rates:
+            scores = [validation_f1(arguments, length.settings, rate, seed) for seed in length.seeds]
             mean = round(statistics.mean(scores), 2)
             deviation = round(statistics.stdev(scores), 2) if len(scores) > 1 else None
-            rows.append({"run": length, "text learning rate": rate, "validation F1": mean, "deviation": deviation})
+            row = {"run": name, "text learning rate": rate, "validation F1": mean, "deviation": deviation}
+            rows.append(row | {"seeds": len(scores)})
             print(rows[-1], flush=True)
     configuration = {
         "command": "python -m benchmarks.text_learning_rate --data_dir data/twitter2017 --text_model "
         f"{arguments.text_model.rstrip('/').rpartition('/')[2]}",
-        "settings": LENGTHS,
-        "seeds": arguments.seeds,
+        "lengths": {name: asdict(length) for name, length in LENGTHS.items()},
     }
     print(write_result("text_learning_rate", configuration, rows, time.time() - begin))
 
 
-def validation_f1(arguments: argparse.Namespace, settings: list[str], rate: str, seed: int) -> float:
+def validation_f1(arguments: argparse.Namespace, settings: tuple[str, ...], rate: str, seed: int) -> float:
     """Train once, unless that was done before, and return the F1 of the validation split."""
     folder = arguments.runs_dir / "_".join(["rate", rate, *settings[1::2], "seed", str(seed)])
     finished = folder / "validation_results.json"
