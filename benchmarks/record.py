@@ -38,7 +38,7 @@ def write_result(
     results: dict,
     seconds: float,
     packages: tuple[str, ...] = (),
-    folder: Path = RESULTS,
+    folder: Path | None = None,
 ) -> Path:
     """Write one benchmark's result.
 
@@ -48,10 +48,10 @@ def write_result(
         results: what came out.
         seconds: wall time.
         packages: packages whose versions matter besides those of every run.
-        folder: where results lie.
+        folder: where results lie; default: `RESULTS`.
     """
     result = {"configuration": configuration, "results": results, "seconds": round(seconds, 1)}
-    return _write(folder / f"{name}.json", result, packages)
+    return _write((folder or RESULTS) / f"{name}.json", result, packages)
 
 
 def write_reliability(

@@ -78,7 +78,7 @@ class ConfigurationClasses(griffe.Extension):
     """
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
-        if isinstance(attr.value, griffe.ExprCall) and str(attr.value.function) in ("at_least", "share"):
+        if isinstance(attr.value, griffe.ExprCall) and str(attr.value.function) in ("at_least", "share", "weight"):
             attr.value = attr.value.arguments[-1]
 
     def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:

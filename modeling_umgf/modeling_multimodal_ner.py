@@ -336,8 +336,9 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         mask = attention_mask.bool()
         rows = rows_of(mask) if can_pack(self.text_model, input_ids, mask, kwargs) else None
         if rows is not None:
-            types = torch.zeros_like(input_ids)
-            kwargs = {"position_ids": positions(self.text_model.config, input_ids), "token_type_ids": types} | kwargs
+            kwargs.setdefault("token_type_ids", torch.zeros_like(input_ids))
+            if "position_ids" not in kwargs:
+                kwargs["position_ids"] = positions(self.text_model.config, input_ids)
             kwargs = {name: rows.pack(tensor.expand_as(input_ids)) for name, tensor in kwargs.items()}
             input_ids, attention_mask = rows.pack(input_ids), rows.attention_mask
         if self.training and self.config.word_dropout:
@@ -385,6 +386,9 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         object_mask = object_mask.bool()
         if object_features is None:
             return self.encode_pictures(pixel_values, object_mask).to(H.dtype), object_mask
+        width, F = object_features.shape[-1], self.config.object_feature_size
+        if width != F and object_features.shape[1]:
+            raise ValueError(f"Nodes have {width} features, this model reads {F}: make them as its own were.")
         cells = object_features if object_features.ndim == 4 else object_features[:, :, None]  # [B, m, r, F]
         return cells.masked_fill(~object_mask[..., None, None], 0).to(H.dtype), object_mask
 

@@ -12,8 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 PIECES_IN_A_ROW = 128
 """About as many: a product over fewer rows is slower, attention over longer ones too."""
 
-COUNT_COLUMNS = {"bert", "electra"}
-COUNT_REAL_PIECES = {"roberta", "xlm-roberta", "camembert"}
+CAN_PACK = {"bert", "electra", "roberta", "xlm-roberta", "camembert"}
 """Encoders, by their model type, that take the mask of every pair of pieces and the position of every piece."""
 
 
@@ -68,9 +67,7 @@ def rows_of(mask: torch.Tensor) -> Rows | None:
 
 
 def positions(config: PreTrainedConfig, input_ids: torch.Tensor) -> torch.Tensor:
-    """The positions [B, n] that an encoder gives to pieces [B, n] of its own accord."""
-    if config.model_type in COUNT_COLUMNS:
-        return torch.arange(input_ids.shape[1]).expand_as(input_ids)
+    """The positions [B, n] that an encoder which counts real pieces gives to pieces [B, n] of its own accord."""
     real = input_ids != config.pad_token_id
     return real.cumsum(1) * real + config.pad_token_id
 
@@ -79,7 +76,7 @@ def can_pack(text_model: PreTrainedModel, input_ids: torch.Tensor, mask: torch.T
     """Whether an encoder can read posts [B, n] in rows, and nobody wants to see more of it than the last states."""
     config = text_model.config
     return (
-        config.model_type in COUNT_COLUMNS | COUNT_REAL_PIECES
+        config.model_type in CAN_PACK
         and config._attn_implementation == "sdpa"
         and not config.is_decoder
         and not (config.output_attentions or config.output_hidden_states)

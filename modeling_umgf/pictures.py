@@ -99,7 +99,9 @@ def picture_in(folder: str | os.PathLike, name: str) -> str:
     except (OSError, ValueError, RuntimeError) as error:  # a zero in it, a name too long, links in a circle
         raise UnreadablePicture(name[:200], f"no name of a file ({error})") from error
     if not inside:
-        raise UnreadablePicture(name, f"leads out of the folder of pictures, {folder}; put the picture there")
+        raise UnreadablePicture(
+            name, f"leads out of the folder of pictures, {folder}; put it there, or name another folder"
+        )
     return path
 
 

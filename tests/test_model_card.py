@@ -20,6 +20,7 @@ from modeling_umgf import (
     modeling_multimodal_ner,
 )
 from modeling_umgf.__main__ import main
+from modeling_umgf.checkpoints import list_files
 from modeling_umgf.model_card import CardError, TrainingTime, check_output_folder, describe_run, write_model_card
 from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments
 
@@ -273,6 +274,7 @@ def test_the_training_time_is_that_of_all_legs(tmp_path):
     state = json.loads(state_file.read_text())
     state["stateful_callbacks"]["TrainingTime"]["attributes"]["earlier"] = 5000.0
     state_file.write_text(json.dumps(state))
+    list_files(state_file.parent)
     resumed = train(tmp_path / "run", num_train_epochs=2, resume=True)
     assert 5000 < describe_run(resumed)["training_seconds"] < 5600
     assert table((tmp_path / "run" / "README.md").read_text(), "training time")[1].startswith("83 min")

@@ -67,6 +67,6 @@ def test_without_knowledge_the_attributes_remain():
 def test_knowledge_that_is_no_list_of_vectors_is_refused():
     told = [post | {"knowledge_features": [1.0, 2.0]} for post in posts()]
     with pytest.raises(
-        ValueError, match=r"Post 0 of the batch: knowledge_features of shape \[2\]; give \[pieces, width"
+        ValueError, match=r"Post 0 of the batch \(id a\): knowledge_features of shape \[2\]; give \[pieces, width"
     ):
         make_processor("iaik").prepare(told)

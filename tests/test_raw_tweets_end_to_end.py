@@ -5,6 +5,7 @@ Detector, captioner and text encoder are tiny and random; the image encoder is t
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,13 +48,14 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     posts = [json.loads(line) for line in (POSTS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(posts) == 36
+    shutil.copytree(POSTS / "images", folder / "images")  # names may not lead out of the folder of the posts
     for name, chosen in {"train": posts[::2], "validation": posts[1::4], "test": posts[3::4]}.items():
         lines = [
             {
                 "id": post["image_id"],
                 "tokens": post["tokens"],
                 "tags": [tag.replace("OTHER", "MISC") for tag in post["labels"]],
-                "image": str(POSTS / post["file"]),
+                "image": post["file"],
             }
             for post in chosen
         ]
