@@ -437,7 +437,7 @@ class MultimodalNerTrainer(Trainer):
                 self.create_model_card()
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        """Write the scores of a split into `{split}_results.json`, and with those of the others into `all_results.json`."""
+        """Write the scores of a split into `{split}_results.json`, with those of the others into `all_results.json`."""
         if not self.is_world_process_zero():
             return
         together = Path(self.args.output_dir, "all_results.json")
