@@ -17,6 +17,8 @@ from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -47,6 +49,7 @@ from .processing_multimodal_ner import MultimodalNerProcessor
 logger = logging.get_logger(__name__)
 
 LEARNING_RATES = ("learning_rate", "text_learning_rate", "vision_learning_rate", "crf_learning_rate")
+PRINTED = ("loss", "learning_rate", "epoch", "eval_loss", "eval_f1", "eval_strict_f1", "train_loss", "train_runtime")
 MOST_WORKERS = 8
 AT_LEAST = {
     "per_device_train_batch_size": 1,
@@ -248,6 +251,27 @@ class Continuation(TrainerCallback):
             state.best_model_checkpoint = best
 
 
+class ShortPrinter(PrinterCallback):
+    """Prints what is logged, and of the scores those of all types together."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Print a line."""
+        super().on_log(args, state, control, logs=without_types(logs), **kwargs)
+
+
+class ShortProgress(ProgressCallback):
+    """The same, beside a progress bar."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Print a line."""
+        super().on_log(args, state, control, logs=without_types(logs), **kwargs)
+
+
+def without_types(logs: Mapping[str, float] | None) -> dict[str, float]:
+    """What is logged, as far as a reader follows it while a model trains."""
+    return {name: value for name, value in (logs or {}).items() if name in PRINTED}
+
+
 class MultimodalNerTrainer(Trainer):
     """Trainer for word tagging: several learning rates, batches by length, entity scores, best checkpoint.
 
@@ -286,6 +310,9 @@ class MultimodalNerTrainer(Trainer):
             callbacks=callbacks,
             **kwargs,
         )
+        for plain, short in ((PrinterCallback, ShortPrinter), (ProgressCallback, ShortProgress)):
+            if self.pop_callback(plain):
+                self.add_callback(short)
         if args.world_size > 1:
             set_seed(args.seed + args.process_index)  # else all processes would drop the same states
         self.card_data = {}

@@ -102,6 +102,15 @@ def test_resuming_within_an_epoch_gives_them_too(tmp_path):
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict())
 
 
+@pytest.mark.parametrize("disable_tqdm", [True, False])
+def test_what_is_printed_while_a_model_trains_is_read_at_a_glance(tmp_path, capsys, disable_tqdm):
+    trainer = trainer_for(tmp_path, num_train_epochs=1, disable_tqdm=disable_tqdm)
+    trainer.train()
+    printed = capsys.readouterr().out
+    assert "'eval_f1'" in printed and "'loss'" in printed and "PER" not in printed
+    assert any("eval_PER_f1" in entry for entry in trainer.state.log_history)  # and nothing is lost
+
+
 def test_training_without_a_checkpoint_to_resume_starts_at_the_beginning(tmp_path):
     trainer = trainer_for(tmp_path, num_train_epochs=1)
     trainer.train(resume_from_checkpoint=True)
