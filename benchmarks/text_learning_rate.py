@@ -32,7 +32,7 @@ LENGTHS = {
     "600 posts, 4 epochs": Length(
         ("--max_train_samples", "600", "--num_train_epochs", "4"), ("3e-5", "5e-5", "1e-4", "2e-4", "3e-4"), (1, 2, 3)
     ),
-    "all posts, 5 epochs": Length(("--num_train_epochs", "5"), ("3e-5", "1e-4", "2e-4"), (1,)),
+    "all posts, 3 epochs": Length(("--num_train_epochs", "3"), ("3e-5", "1e-4", "2e-4"), (1,)),
 }
 
 

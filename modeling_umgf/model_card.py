@@ -57,7 +57,16 @@ HYPER_PARAMETERS = (
     "fp16",
     "seed",
 )
-NOT_SETTINGS = {"text_config", "vision_config", "id2label", "label2id", "auto_map", "architectures", "dtype"}
+NOT_SETTINGS = {
+    "text_config",
+    "vision_config",
+    "id2label",
+    "label2id",
+    "_name_or_path",
+    "auto_map",
+    "architectures",
+    "dtype",
+}
 SHARED_FACTS = ("model_type", "text_encoder", "image_encoder", "dataset", "label_version", "model_settings", "context")
 COUNTS = ("posts", "words", "pictures", "entities")
 METRICS = ("precision", "recall", "f1")
@@ -71,6 +80,7 @@ VARIANTS = {
 
 
 FROM_SCRATCH = "from scratch"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class CardError(ValueError):
@@ -151,7 +161,7 @@ def describe_run(
         "reads_objects": "objects" in trainer.processing_class.columns,
         "context": list(trainer.processing_class.context),
         "notes": trainer.processing_class.describe(),
-        "started_from": _hub_id(config._name_or_path),
+        "started_from": _started_from(config._name_or_path),
         "entity_types": entity_types(config.label2id),
         "text_encoder": _encoder_name(config.text_config),
         "image_encoder": _encoder_name(getattr(config, "vision_config", None)),
@@ -245,7 +255,9 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
     for run in runs[1:]:
         _check_same_but_seed(first, run)
     encoders = [name for name in (first["text_encoder"], first["image_encoder"]) if name and not _is_new(name)]
-    base_models = [first["started_from"]] if first.get("started_from") else encoders
+    started_from = [first["started_from"]] if first.get("started_from") else []
+    on_the_hub = [name for name in started_from if HUB_ID.fullmatch(name)]
+    base_models = on_the_hub or encoders + started_from
     title = f"{first['system']['title']} on {first['dataset']}"
     data = ModelCardData(
         model_name=title,
@@ -253,7 +265,7 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
         pipeline_tag="token-classification",
         license=first["license"],
         tags=_tags(first),
-        base_model=[name for name in base_models if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)] or None,
+        base_model=list(filter(HUB_ID.fullmatch, base_models)) or None,
         metrics=["f1", "precision", "recall"],
         eval_results=_eval_results(runs) or None,
     )
@@ -460,6 +472,11 @@ def _encoder_name(config: PreTrainedConfig | None) -> str | None:
     sizes = [(getattr(config, "num_hidden_layers", None), "layers"), (getattr(config, "hidden_size", None), "wide")]
     size = "".join(f", {value} {unit}" for value, unit in sizes if value)
     return f"{kind}{size}, {f'from a local folder {Path(name).name}' if name else FROM_SCRATCH}"
+
+
+def _started_from(name: str | None) -> str | None:
+    """The trained model that this one goes on from: its id on the Hub, or the name (not the path) of its folder."""
+    return _hub_id(name) or (f"a trained model in the local folder {Path(name).name}" if name else None)
 
 
 def _which_posts(run: Mapping[str, Any]) -> str:

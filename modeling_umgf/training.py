@@ -68,7 +68,7 @@ class MultimodalNerTrainingArguments(TrainingArguments):
     """TrainingArguments of transformers with a learning rate for each part of the model, and defaults to suit."""
 
     learning_rate: float = field(default=5e-4, metadata={"help": "Learning rate of the new layers."})
-    text_learning_rate: float = field(default=3e-5, metadata={"help": "Learning rate of the text encoder."})
+    text_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the text encoder."})
     vision_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of the image encoder."})
     crf_learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate of the CRF's transitions."})
     early_stopping_patience: int = field(

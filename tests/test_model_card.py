@@ -247,7 +247,10 @@ def test_a_model_that_another_one_was_trained_on_from_is_its_base(trainer, tmp_p
     assert table(card, "started from")[1] == "somebody/tagger"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "somebody" / "tagger").mkdir(parents=True)  # a folder with such a name is none on the Hub
-    assert describe_run(trainer)["started_from"] is None
+    card = write_model_card(tmp_path / "card", describe_run(trainer)).read_text()
+    assert ModelCard(card).data.base_model is None
+    assert table(card, "started from")[1] == "a trained model in the local folder tagger"
+    assert "somebody" not in card and "(a trained model in the local folder tagger)" in card  # in the licence paragraph
 
 
 def test_scores_of_an_earlier_run_in_the_same_folder_are_not_those_of_this_one(tmp_path):
