@@ -10,7 +10,7 @@ import torch
 FILL = {"word_starts": -1, "labels": -100}
 """What the padding of a tensor holds, where it is not 0."""
 
-TEXT = ("input_ids", "attention_mask", "token_type_ids", "context_mask")
+TEXT = ("input_ids", "attention_mask", "token_type_ids", "context_mask", "character_ids")
 """Tensors of pieces; their padding may go on the left."""
 
 FEW = 32
@@ -109,8 +109,8 @@ def text_alone(batch: Mapping[str, Any], fused: Sequence[str]) -> tuple[dict[str
         mask = torch.ones_like(batch["input_ids"])
     text["attention_mask"] = own_pieces(mask.bool(), context_mask).to(mask.dtype)
     last = int(text["attention_mask"].any(0).nonzero().max()) + 1
-    for name in {*TEXT, "character_ids"} & text.keys():
-        if text[name] is not None:
+    for name in TEXT:
+        if text.get(name) is not None:
             text[name] = text[name][:, :last]
     return text, lost
 

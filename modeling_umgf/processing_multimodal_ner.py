@@ -565,11 +565,6 @@ class MultimodalNerProcessor(ProcessorMixin):
         multiple = options.get("pad_to_multiple_of") or 1
         length = -(-length // multiple) * multiple
         side = options.get("padding_side") or self.tokenizer.padding_side
-        for own in features:  # what belongs to the pieces is padded where they are
-            for name in self.text_inputs([]):
-                more = length - len(own[name])
-                before, after = (more, 0) if side == "left" else (0, more)
-                own[name] = torch.nn.functional.pad(own[name], (0, 0, before, after))
         batch = stack(features, self.tokenizer.pad_token_id, side, length)
         if options.get("return_tensors") == "np":
             batch = {name: tensor.numpy() for name, tensor in batch.items()}
