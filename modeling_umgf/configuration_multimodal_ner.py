@@ -152,6 +152,30 @@ class MultimodalNerConfig(PreTrainedConfig):
             )
 
 
+@strict
+class AttentiveConfig(MultimodalNerConfig):
+    """What configurations share of systems that are as wide as their text encoder and attend with several heads.
+
+    Args (besides those of `MultimodalNerConfig`):
+        num_heads: attention heads, a divisor of that width.
+    """
+
+    num_heads: int = at_least(1, 8)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width d of the model: that of its text encoder."""
+        return self.text_config.hidden_size
+
+    def validate_architecture(self):
+        """Raise ValueError where two settings contradict each other."""
+        super().validate_architecture()
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"The text encoder's width {self.hidden_size} is not a multiple of num_heads={self.num_heads}."
+            )
+
+
 def feature_size(vision_config: PreTrainedConfig) -> int:
     """Return the width F of an image encoder's feature map, as far as its configuration tells.
 

@@ -5,11 +5,11 @@ from typing import ClassVar
 from huggingface_hub.dataclasses import strict
 
 from .configuration_bilstm import bilstm_unless_given
-from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share
+from .configuration_multimodal_ner import AttentiveConfig, at_least, share
 
 
 @strict
-class OcsgaConfig(MultimodalNerConfig):
+class OcsgaConfig(AttentiveConfig):
     """Configuration of OCSGA. Its width d is that of the text encoder.
 
     Args (besides those of `MultimodalNerConfig`):
@@ -32,22 +32,9 @@ class OcsgaConfig(MultimodalNerConfig):
         "year": "2020",
         "url": "https://doi.org/10.1145/3394171.3413650",
     }
-    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | bilstm_unless_given(characters="lstm")
+    sub_configs_defaults = AttentiveConfig.sub_configs_defaults | bilstm_unless_given(characters="lstm")
 
     dropout: float | int = share(0.6)
     finetune_cnn: bool = False
     num_heads: int = at_least(1, 2)
     d_ff: int = at_least(1, 800)
-
-    @property
-    def hidden_size(self) -> int:
-        """Width d of text and objects."""
-        return self.text_config.hidden_size
-
-    def validate_architecture(self):
-        """Raise ValueError where two settings contradict each other."""
-        super().validate_architecture()
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"The text encoder's width {self.hidden_size} is not a multiple of num_heads={self.num_heads}."
-            )

@@ -4,11 +4,11 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share
+from .configuration_multimodal_ner import AttentiveConfig, at_least, share
 
 
 @strict
-class RgcnConfig(MultimodalNerConfig):
+class RgcnConfig(AttentiveConfig):
     """Configuration of R-GCN; the defaults are the paper's, in its sound form, the switches its ablations.
 
     The model is as wide as its text encoder. The image encoder is frozen, since the features of the neighbours, which a
@@ -56,11 +56,6 @@ class RgcnConfig(MultimodalNerConfig):
     inter_granularity: Literal["pooled", "region"] = "pooled"
     num_heads: int = at_least(1, 8)
 
-    @property
-    def hidden_size(self) -> int:
-        """Width d of the model: that of its text encoder."""
-        return self.text_config.hidden_size
-
     def processor_settings(self) -> dict[str, Any]:
         """How many neighbours are looked up."""
         return {"k": self.k}
@@ -68,10 +63,6 @@ class RgcnConfig(MultimodalNerConfig):
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""
         super().validate_architecture()
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"The text encoder's width {self.hidden_size} is not a multiple of num_heads={self.num_heads}."
-            )
         if self.finetune_cnn and self.vision_config is not None and self.neighbor_feature_size is None:
             raise ValueError(
                 "finetune_cnn=True would move the own picture's features away from those in the relation index: keep "

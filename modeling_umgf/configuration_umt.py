@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share
+from .configuration_multimodal_ner import AttentiveConfig, at_least, share
 
 
 @strict
-class UmtConfig(MultimodalNerConfig):
+class UmtConfig(AttentiveConfig):
     """Configuration of UMT; the defaults are those of the paper and its release.
 
     The model is as wide as its text encoder, the image encoder is frozen.
@@ -43,18 +43,9 @@ class UmtConfig(MultimodalNerConfig):
     alpha: float | int = 0.5
     auxiliary_weight: float | int = 0.5
 
-    @property
-    def hidden_size(self) -> int:
-        """Width d of the model: that of its text encoder."""
-        return self.text_config.hidden_size
-
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""
         super().validate_architecture()
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"The text encoder's width {self.hidden_size} is not a multiple of num_heads={self.num_heads}."
-            )
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: a share, 0 to 1.")
         if self.auxiliary_weight < 0:
