@@ -17,7 +17,7 @@ from transformers.utils import logging
 from .batching import SortedWindows
 from .decoding import decode, decode_windows, window_batches
 from .pictures import UnreadablePicture, open_picture, undecoded
-from .processing_multimodal_ner import DESCRIBERS_OF_CONTEXT, NodeKind, PreparedPost, _one_picture, read_words
+from .processing_multimodal_ner import DESCRIBERS_OF_CONTEXT, NodeKind, PreparedPost, one_picture, read_words
 from .web_pictures import WEB, fetch_picture
 from .windows import TRUNCATIONS, Window
 
@@ -90,7 +90,7 @@ class MultimodalNerPipeline(Pipeline):
         self.model.eval()
         size = self.processor.image_processor.size if self.processor.reads_pictures else None
         room = self.model.base_model.max_pieces(size and (size["height"], size["width"]))
-        self.options = self.processor._options({})
+        self.options = self.processor.sort_options({})
         self.options["text_kwargs"]["max_length"] = min(room, self.processor.tokenizer.model_max_length)
 
     def __call__(self, inputs: Any, **kwargs) -> Any:
@@ -162,7 +162,7 @@ class MultimodalNerPipeline(Pipeline):
         if unread := sorted(str(name) for name in unread if given[name] is not None):
             logger.warning_once(f"Posts have keys that are not read: {', '.join(unread)}.{_how_to_read(unread)}")
         if self.processor.context_to_find(given, describers):
-            given = {**given, "image": self.open_picture(_one_picture(given["image"]), fetch_pictures, timeout)}
+            given = {**given, "image": self.open_picture(given["image"], fetch_pictures, timeout)}
             (given,) = self.processor.find_context([given], **describers)
         return given, PreparedPost(*read_words(given), context=self.processor.context_words(given))
 
@@ -176,7 +176,7 @@ class MultimodalNerPipeline(Pipeline):
     ) -> PreparedPost:
         """Open the picture of a post whose words are read, and make of it and the columns what the model reads."""
         if self.processor.reads_pictures:
-            prepared.picture = self.open_picture(_one_picture(given.get("image")), fetch_pictures, timeout)
+            prepared.picture = self.open_picture(given.get("image"), fetch_pictures, timeout)
         describers = self.processor.describers_of_nodes(describers)
         self.processor.add_nodes([prepared], [given], self.options["images_kwargs"], **describers)
         return prepared
@@ -189,7 +189,7 @@ class MultimodalNerPipeline(Pipeline):
         Raises:
             UnreadablePicture: it is none, or may not be fetched.
         """
-        source = _fetch(source, fetch_pictures, timeout)
+        source = _fetch(one_picture(source), fetch_pictures, timeout)
         return None if source is None else open_picture(source)
 
     # Many inputs: first the texts of a window, then batch by batch the rest

@@ -261,12 +261,12 @@ class MultimodalNerProcessor(ProcessorMixin):
         given |= {name: kwargs.pop(name) for name in self.columns if name in kwargs}
         given["image"] = image if images is None else images
         describers = {name: kwargs.pop(name) for name in self.describers if name in kwargs}
-        options = self._options(kwargs)
+        options = self.sort_options(kwargs)
         posts = _posts(given)
         prepared = self.prepare(posts, options, **describers)
         return self.batch(prepared, None if labels is None else [post["labels"] for post in posts], options)
 
-    def _options(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    def sort_options(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Sort the options of transformers into `text_kwargs` and `images_kwargs`; refuse what is none."""
         names = {"text_kwargs": set(TEXT_OPTIONS)}
         if self.reads_pictures:
@@ -306,14 +306,13 @@ class MultimodalNerProcessor(ProcessorMixin):
         Raises:
             ValueError, UnreadablePicture: a post cannot be read; in a list of several the message names it.
         """
-        options = options or self._options({})
+        options = options or self.sort_options({})
         prepared = []
         posts = self.find_context(posts, **describers)
         for i, post in enumerate(posts):
             with naming_post(i, posts):
                 text, words = read_words(post)
-                source = _one_picture(post.get("image")) if self.reads_pictures else None
-                picture = None if source is None else open_picture(source)
+                picture = open_one(post.get("image")) if self.reads_pictures else None
                 prepared.append(PreparedPost(text, words, picture, context=self.context_words(post)))
         self.add_pieces(prepared, options["text_kwargs"])
         self.add_nodes(prepared, posts, options["images_kwargs"], **self.describers_of_nodes(describers))
@@ -360,8 +359,7 @@ class MultimodalNerProcessor(ProcessorMixin):
                 continue
             for i in set(asked) - pictures.keys():
                 with naming_post(i, posts):
-                    source = _one_picture(posts[i]["image"])
-                    pictures[i] = None if source is None else open_picture(source)
+                    pictures[i] = open_one(posts[i]["image"])
             seen = [i for i in asked if pictures[i] is not None]
             described = describer([pictures[i] for i in seen]) if seen else []
             for i, own in zip(seen, described, strict=True):
@@ -553,7 +551,7 @@ class MultimodalNerProcessor(ProcessorMixin):
                 if ((ids < 0) & (ids != -100)).any():
                     raise ValueError(f"labels {ids.tolist()}: give the ids of labels, from 0 on, or -100 for none")
                 features[i]["labels"] = ids if words else torch.tensor([-100])
-        options = (options or self._options({}))["text_kwargs"]
+        options = (options or self.sort_options({}))["text_kwargs"]
         sizes = {len(own["input_ids"]) for own in features}
         if options["padding"] in (False, "do_not_pad") and len(sizes) > 1:
             raise ValueError(f"Posts of {min(sizes)} to {max(sizes)} pieces need padding=True to become one batch.")
@@ -848,8 +846,18 @@ def _is_list(values: Any) -> bool:
     return isinstance(values, Sequence | np.ndarray | torch.Tensor) and not isinstance(values, str | bytes | bytearray)
 
 
-def _one_picture(source: Any) -> Any:
-    """The picture of a post that came, as for other processors of transformers, in a list of its own."""
+def open_one(source: Any) -> Image.Image | None:
+    """Open the picture of a post; None where it has none. Raises as `one_picture` and `open_picture`."""
+    source = one_picture(source)
+    return None if source is None else open_picture(source)
+
+
+def one_picture(source: Any) -> Any:
+    """The picture of a post that came, as for other processors of transformers, in a list of its own.
+
+    Raises:
+        ValueError: there are several.
+    """
     if not isinstance(source, list | tuple):
         return source
     if len(source) > 1:

@@ -346,7 +346,7 @@ class MultimodalNerTrainer(Trainer):
     @torch.no_grad()
     def _tags_by_windows(self, row: dict) -> list[str]:
         """Tags of a post that is longer than the text encoder reads."""
-        options = self.processing_class._options({})
+        options = self.processing_class.sort_options({})
         options["text_kwargs"]["truncation"] = "window"
         post = self.processing_class.prepare([row], options)[0]
         with self.compute_loss_context_manager():
