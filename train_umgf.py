@@ -273,11 +273,17 @@ def train_and_test(argv: list[str] | None) -> None:
         print(what_is_where(training.output_dir, splits))
 
 
+def predictions_folder(folder: str) -> Path:
+    """Where predictions lie: beside the folder of a run, and never in it, since posts are rarely ours to share."""
+    folder = Path(folder)
+    return folder.with_name(f"{folder.name}.predictions")
+
+
 def what_is_where(folder: str, splits: DatasetDict) -> str:
     """Say what a run left behind, and what can be done with it."""
     told = []
     if splits.keys() & {"validation", "test"}:
-        told.append(f"Scores: {folder}/all_results.json. Predictions: {folder}.predictions.")
+        told.append(f"Scores: {Path(folder, 'all_results.json')}. Predictions: {predictions_folder(folder)}.")
     if "train" in splits:
         told.append(f"Model and card: {folder}. To tag posts with it:")
         told.append(f"python -m modeling_umgf tag posts.jsonl --model {folder} --output entities.jsonl")
@@ -311,8 +317,7 @@ def evaluate(trainer: MultimodalNerTrainer, dataset: Dataset, split: str, argume
     """
     variants = {split: dataset}
     context = trainer.processing_class.context
-    read = {*trainer.processing_class.columns, *context}
-    visual = [name for name in columns_from_pictures(dataset) if name in read]
+    visual = [name for name in columns_from_pictures(dataset) if name in trainer.processing_class.columns]
     if split == "test" and any(dataset.data[name].null_count < len(dataset) for name in visual):
         variants["test_without_pictures"] = remove_pictures(dataset)
         if len(dataset) > 1:
@@ -333,8 +338,7 @@ def score(trainer: MultimodalNerTrainer, dataset: Dataset, name: str, arguments:
         scores["fragment_f1"] = fragment_f1(gold, predicted, pieces)["f1"]
     trainer.save_metrics(name, {f"{name}_{key}": value for key, value in scores.items()})
     if trainer.is_world_process_zero():
-        folder = Path(trainer.args.output_dir)
-        beside = folder.with_name(f"{folder.name}.predictions")  # posts are rarely ours to share: never in the folder
+        beside = predictions_folder(trainer.args.output_dir)
         write_conll(beside / f"{name}.conll", dataset["id"], dataset["tokens"], gold, predicted)
         print_scores(name, scores)
         if name in ("validation", "test"):

@@ -325,6 +325,11 @@ def test_posts_for_validation_are_drawn_by_seed_where_none_are_given(data, tmp_p
     assert drawn == {row["id"] for row in read_predictions(tmp_path / "again.predictions" / "validation.conll")}
 
 
+def test_what_lies_where_is_true_of_a_folder_with_a_slash_at_its_end(tmp_path):
+    told = train_umgf.what_is_where(f"{tmp_path}/out/", {"train": None, "test": None})
+    assert f"Predictions: {tmp_path}/out.predictions." in told and f"Scores: {tmp_path}/out/all_results.json." in told
+
+
 def test_a_trial_reads_the_first_posts_of_each_split(data, tmp_path, capsys):
     limits = {"max_train_samples": 4, "max_eval_samples": 3, "max_predict_samples": 2}
     run(tmp_path / "out", data | TINY | limits | {"num_train_epochs": 1})
