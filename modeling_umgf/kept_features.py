@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-from datasets import Dataset, Features, Image, List, Value, concatenate_datasets
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from .pictures import undecoded
 from .processing_multimodal_ner import MultimodalNerProcessor
 
 logger = logging.get_logger(__name__)
@@ -201,9 +202,7 @@ def read_features(rows: dict[str, list], width: int) -> dict[str, list]:
 def digest_of_pictures(dataset: Dataset) -> str:
     """Name the pictures of posts and the boxes in them; files are told by their path, size and time."""
     columns = [name for name in ("image", "objects") if name in dataset.column_names]
-    dataset = dataset.select_columns(columns)
-    if isinstance(dataset.features["image"], Image):
-        dataset = dataset.cast_column("image", Image(decode=False))
+    dataset = undecoded(dataset.select_columns(columns))
     digest = hashlib.sha256()
     for rows in dataset.iter(100):
         for source in rows["image"]:

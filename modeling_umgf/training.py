@@ -251,25 +251,21 @@ class Continuation(TrainerCallback):
             state.best_model_checkpoint = best
 
 
-class ShortPrinter(PrinterCallback):
-    """Prints what is logged, and of the scores those of all types together."""
+class ShortLog:
+    """Lets a callback print of what is logged only what a reader follows while a model trains: `PRINTED`."""
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         """Print a line."""
-        super().on_log(args, state, control, logs=without_types(logs), **kwargs)
+        printed = {name: value for name, value in (logs or {}).items() if name in PRINTED}
+        super().on_log(args, state, control, logs=printed, **kwargs)
 
 
-class ShortProgress(ProgressCallback):
-    """The same, beside a progress bar."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Print a line."""
-        super().on_log(args, state, control, logs=without_types(logs), **kwargs)
+class ShortPrinter(ShortLog, PrinterCallback):
+    """Prints short lines."""
 
 
-def without_types(logs: Mapping[str, float] | None) -> dict[str, float]:
-    """What is logged, as far as a reader follows it while a model trains."""
-    return {name: value for name, value in (logs or {}).items() if name in PRINTED}
+class ShortProgress(ShortLog, ProgressCallback):
+    """Prints short lines beside a progress bar."""
 
 
 class MultimodalNerTrainer(Trainer):
