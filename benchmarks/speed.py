@@ -323,8 +323,9 @@ def measure(part: Part, sizes: Sizes, device: torch.device) -> list[dict]:
             competitor()  # nothing can be counted in what is compiled
         else:
             with FlopCounterMode(display=False) as counter:
-                memory[name] = competitor.memory(growth(competitor, device))
+                competitor()  # a first step makes the state of the optimiser
             operations[name] = counter.get_total_flops()
+            memory[name] = competitor.memory(growth(competitor, device))
     seconds = side_by_side(competitors | products, part.rounds, clock=time.perf_counter, warm_up=False)
     rows = []
     for name in competitors:

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from dataset_scripts.reading.selection import first_posts
 from dataset_scripts.reading.splits import load_splits
 from modeling_umgf import TextOnlyForTokenClassification, TextOnlyProcessor
 from modeling_umgf.evaluation import evaluate_tags
@@ -109,7 +110,7 @@ def main() -> None:
     splits = load_splits(files, image_dir=None, look_at_pictures=False)
     names = splits["train"].features["ner_tags"].feature.names
     limits = {"train": arguments.count, "validation": arguments.count // 2}
-    splits = {name: splits[name].select(range(min(limit, len(splits[name])))) for name, limit in limits.items()}
+    splits = first_posts(splits, limits)
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "output_dir": folder,
@@ -143,7 +144,8 @@ def main() -> None:
     configuration = {"encoder": Path(arguments.encoder).name, "train_file": Path(arguments.train_file).name}
     configuration |= {"count": limits, "batch_size": arguments.batch_size, "bf16": arguments.bf16}
     configuration |= {"device": "cpu", "threads": arguments.threads, "rounds": arguments.rounds}
-    print(write_result("text_training_speed", configuration, results, time.time() - begin))
+    name = "text_training_speed_bf16" if arguments.bf16 else "text_training_speed"
+    print(write_result(name, configuration, results, time.time() - begin))
     for name, row in results.items():
         print(f"{name}: {row}")
 

@@ -51,9 +51,6 @@ from .sentence_encoders import HashingEncoder, SentenceEncoder
 from .systems import register, systems
 from .tokenization_bilstm import train_word_tokenizer
 
-if _collects:
-    gc.enable()
-
 __version__ = "0.1.0"
 
 register(UmgfForTokenClassification, UmgfProcessor, converter="convert_umgf_checkpoint")
@@ -70,6 +67,9 @@ register(OcsgaForTokenClassification, OcsgaProcessor)
 PIPELINE_REGISTRY.register_pipeline(
     "multimodal-ner", MultimodalNerPipeline, pt_model=AutoModelForTokenClassification, type="multimodal"
 )
+
+if _collects:
+    gc.enable()
 
 __all__ = [
     "AcoaConfig",

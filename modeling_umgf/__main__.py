@@ -1,5 +1,6 @@
 """The commands of the package: `python -m modeling_umgf`."""
 
+import gc
 import importlib
 import sys
 from argparse import REMAINDER, ArgumentParser, RawDescriptionHelpFormatter
@@ -100,4 +101,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # the modules stay: no collection of garbage need look through them
     sys.exit(main())

@@ -68,9 +68,13 @@ class Describer:
                 the class; the rest is passed over.
         """
         name, _, commit = source[cls.role].partition("@")
-        known = inspect.signature(cls.__init__).parameters
-        settings = {key: value for key, value in source.items() if key in known}
-        return cls.from_pretrained(name, revision=commit or None, **settings)
+        return cls.from_pretrained(name, revision=commit or None, **cls.known(source))
+
+    @classmethod
+    def known(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Pick those of some settings that are arguments of the class."""
+        arguments = inspect.signature(cls.__init__).parameters
+        return {name: value for name, value in settings.items() if name in arguments}
 
 
 @functools.lru_cache(maxsize=4)

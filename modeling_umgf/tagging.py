@@ -167,7 +167,7 @@ class TaggingSummary:
         in_windows = f", {self.in_windows:,} longer than the model reads (in windows)" if self.in_windows else ""
         return (
             f"{self.posts:,} posts tagged{earlier}; {self.entities:,} entities{left_out}, "
-            f"{self.errors:,} posts with an error{warnings}{in_windows}; {self.seconds:.1f} s"
+            f"{self.errors:,} with an error{warnings}{in_windows}; {self.seconds:.1f} s"
         )
 
     def add(self, tagged: Tagged) -> None:
@@ -213,7 +213,7 @@ def tag_file(options: TagOptions) -> TaggingSummary:
 
     num_threads = None if options.num_proc == 1 else max(1, (os.cpu_count() or 1) // options.num_proc)
     load = partial(load_tagger, options, num_threads=num_threads)
-    chunks = GrowingChunks(posts, options.batch_size)
+    chunks = GrowingChunks(posts, options.batch_size, options.num_proc)
     with closing(tag_in_processes(chunks, load, _devices(options))) as tagged:
         first = list(islice(tagged, 1))  # the model works: the output may be touched
         seconds = first[0][2] if first else 0.0
@@ -382,7 +382,7 @@ def _load_describers(options: TaggerOptions, tagger: Any, device: str | None) ->
         if name not in tagger.processor.describers:
             raise TaggingError(f"{type(tagger.processor).__name__} calls no {name}; leave out --{option}.")
         try:
-            settings = {} if describer is Captioner else {"min_score": options.min_score}
+            settings = describer.known({"min_score": options.min_score})
             describers[name] = describer.from_pretrained(source, device=device, **settings)
         except Exception as error:
             raise TaggingError(f"cannot load the {option} {source}: {error}") from error
@@ -546,16 +546,26 @@ class GrowingChunks:
     Args:
         posts: the stream.
         batch_size: posts of a batch; a chunk is made of whole batches.
+        num_proc: processes that tag; of several, none is to be left alone with a large share of all posts at the end.
     """
 
-    def __init__(self, posts: Iterator[dict], batch_size: int):
+    def __init__(self, posts: Iterator[dict], batch_size: int, num_proc: int = 1):
         self.posts = posts
         self.batch_size = batch_size
+        self.num_proc = num_proc
         self.batches = 1
+        self.given = 0
 
     def __iter__(self) -> Iterator[list[dict]]:
-        while chunk := list(islice(self.posts, self.batches * self.batch_size)):
+        while chunk := list(islice(self.posts, self.next_batches() * self.batch_size)):
+            self.given += len(chunk)
             yield chunk
+
+    def next_batches(self) -> int:
+        """How many batches the next chunk has at most."""
+        if self.num_proc == 1:
+            return self.batches
+        return min(self.batches, max(1, self.given // (4 * self.num_proc * self.batch_size)))
 
     def took(self, seconds: float) -> None:
         """Hear how long a chunk took."""

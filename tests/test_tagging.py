@@ -245,7 +245,7 @@ def test_posts_with_an_error_are_tagged_again_and_the_others_kept(tmp_path, suff
     posts = write_jsonl(tmp_path / "posts.jsonl", [{"id": i, "text": text} for i, text in enumerate(texts)])
     summary = tag(posts, tmp_path / f"out{suffix}", tmp_path)
     assert (summary.errors, summary.warnings) == (1, 1)
-    assert "1 posts with an error, 1 with a warning" in str(summary)
+    assert "1 with an error, 1 with a warning" in str(summary)
     before = (tmp_path / f"out{suffix}").read_bytes()
     (tmp_path / f"out{suffix}").write_bytes(before.replace(b"PER", b"LOC"))
     summary = tag(posts, tmp_path / f"out{suffix}", tmp_path, retry_errors=True)
@@ -322,6 +322,16 @@ def test_no_chunk_is_larger_than_a_window():
     chunks = tagging.GrowingChunks(iter(range(200)), batch_size=1)
     sizes = [len(chunk) for chunk in chunks if chunks.took(0.0) is None]
     assert max(sizes) == tagging.MOST_BATCHES
+
+
+def test_no_process_is_left_alone_with_much_of_the_work():
+    chunks = tagging.GrowingChunks(iter(range(1_000)), batch_size=10, num_proc=2)
+    before = 0
+    for chunk in chunks:
+        chunks.took(0.0)
+        assert len(chunk) <= max(10, before / 8)
+        before += len(chunk)
+    assert before == 1_000 and len(chunk) > 10
 
 
 def test_several_processes_keep_the_order(tmp_path, quick_processes):
@@ -493,7 +503,7 @@ def test_standard_input_is_tagged_to_standard_output_which_holds_records_alone(t
     write_jsonl(tmp_path / "posts.jsonl", POSTS)
     run = run_on_streams(tmp_path, 'tag < posts.jsonl; yes \'{"text": "Anna"}\' | head -n 9999 | tag | head -n 1 >&2')
     assert [json.loads(line)["id"] for line in run.stdout.split("\n")[:-1]] == [post["id"] for post in POSTS]
-    assert "5 posts tagged; 4 entities, 1 posts with an error" in run.stderr
+    assert "5 posts tagged; 4 entities, 1 with an error" in run.stderr
     assert "error: standard output was closed by its reader." in run.stderr  # `tag | head`
     assert "Traceback" not in run.stderr and "Exception" not in run.stderr
 
@@ -527,7 +537,7 @@ def test_the_command_agrees_with_the_pipeline(tagger, model, picture, tmp_path, 
     # one process starts: there is one chunk
     assert main(["tag", *arguments, f"--output={tmp_path}/out.jsonl", "--num_proc=2"]) == 0
     printed = capsys.readouterr()
-    assert "27 posts tagged" in printed.out and "15 posts with an error, 3 with a warning" in printed.out
+    assert "27 posts tagged" in printed.out and "15 with an error, 3 with a warning" in printed.out
     assert "posts.jsonl, post 2 (id 2): tagged without its picture: " in printed.err
     assert "missing.png: no such file" in printed.err
     records = read_jsonl(tmp_path / "out.jsonl")

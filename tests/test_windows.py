@@ -187,7 +187,7 @@ def test_the_tag_command_reads_long_posts_in_windows_and_counts_them(tmp_path, c
     assert "2 with a warning" in summary
     assert "were not read" in records[1]["warning"] and "warning" not in records[0]
     summary, records = tag("error")
-    assert "2 posts with an error" in summary and "entities" in records[0]
+    assert "2 with an error" in summary and "entities" in records[0]
 
 
 def test_a_post_of_2000_words_is_tagged_to_its_end_in_the_memory_of_a_window(monkeypatch):
