@@ -181,7 +181,8 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
     """docs/results.md."""
     parts = [GENERATED.format("benchmarks/results/*.json") + "# Results\n", RESULTS_INTRODUCTION]
     for name, result in results.items():
-        parts += [f"\n## {title(name)}\n"] + note(result) + result_tables(result["results"])
+        elsewhere = ["[Speed](speed.md) has the tables."] if name in ON_SPEED_PAGE else None
+        parts += [f"\n## {title(name)}\n"] + note(result) + (elsewhere or result_tables(result["results"]))
         versions = ", ".join(f"{package} {version}" for package, version in result.get("versions", {}).items())
         facts = (result.get("date"), result.get("machine"), f"Python {result.get('python')}", versions)
         seconds = f"{result['seconds']:,.0f} s in all. " if "seconds" in result else ""
@@ -195,6 +196,7 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(parts) + "\n"
 
 
+ON_SPEED_PAGE = ("speed", "speed_cuda")
 RESULTS_INTRODUCTION = """
 Every number here was printed by a command of `benchmarks/` and stored in `benchmarks/results/`. Scores are F1 of whole
 names in %, counted over the whole split (lenient, as seqeval; strict is IOB2). ± is the standard deviation over seeds.
@@ -312,7 +314,7 @@ def first_model(results: dict[str, dict[str, Any]]) -> str:
 def speed_page(results: dict[str, dict[str, Any]]) -> str:
     """docs/speed.md with the tables between its markers renewed."""
     parts = []
-    for name in ("speed", "speed_cuda"):
+    for name in ON_SPEED_PAGE:
         if name in results:
             result = results[name]
             parts += [f"{result['configuration']['device']}: {result['machine']}, {result['date']}.\n"]
@@ -336,7 +338,9 @@ def package_card(results: dict[str, dict[str, Any]]) -> str:
 
 def title(name: str) -> str:
     """The name of a result, or of a part of one, in words."""
-    words = " ".join(SPELLED.get(word, word) for word in name.split("_"))
+    head, comma, rest = name.partition(",")  # such as "rgcn, inference"
+    words = SPELLED.get(head) or " ".join(SPELLED.get(word, word) for word in head.split("_"))
+    words += comma + rest
     return words[:1].upper() + words[1:]
 
 
