@@ -90,7 +90,7 @@ def hub(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
+def prepared_workplace(tmp_path_factory) -> Path:
     """A folder like a user's clone, with a trained model, posts and pictures; the training there is short."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("demo", "examples", "recipes"):
@@ -117,6 +117,12 @@ def workplace(tmp_path_factory) -> Path:
     ]
     (folder / "posts.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts))
     return folder
+
+
+@pytest.fixture
+def workplace(prepared_workplace, tmp_path) -> Path:
+    """Such a folder for one page: what it writes is in no other page's way."""
+    return shutil.copytree(prepared_workplace, tmp_path / "clone", symlinks=True)
 
 
 def change(file: Path, pattern: str, text: str) -> None:
