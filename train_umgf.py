@@ -31,6 +31,7 @@ from dataset_scripts.reading.bad_input import log_to_stderr
 from dataset_scripts.reading.selection import add_validation, first_posts
 from dataset_scripts.reading.splits import FILE_FORMATS, load_splits
 from modeling_umgf.checkpoints import checkpoint_to_resume
+from modeling_umgf.conll import write_conll
 from modeling_umgf.describer import sources_in_card
 from modeling_umgf.evaluation import Tags, evaluate_tags, fragment_f1, paired_randomization_test
 from modeling_umgf.files import FullDisk, told_of_a_full_disk
@@ -48,7 +49,7 @@ from modeling_umgf.model_arguments import (
 )
 from modeling_umgf.model_card import check_output_folder
 from modeling_umgf.split_counts import count_split
-from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
+from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from .files import write_whole
+
 
 def conll_block(post_id: object, words: Sequence[str], *tags: Sequence[str]) -> str:
     """Make the block of one post.
@@ -18,3 +20,10 @@ def conll_block(post_id: object, words: Sequence[str], *tags: Sequence[str]) -> 
     for word_with_tags in zip(words, *tags, strict=True):
         lines.append("\t".join(word_with_tags))
     return "\n".join(lines) + "\n\n"
+
+
+def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:
+    """Write a block of CoNLL for each post, with columns of tags; see `conll_block`."""
+    with write_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+        for post in zip(ids, words, *tags, strict=True):
+            file.write(conll_block(*post))

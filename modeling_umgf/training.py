@@ -35,7 +35,6 @@ from transformers.trainer_utils import (
 from transformers.utils import logging
 
 from .checkpoints import checkpoint_to_resume, list_files, what_is_torn
-from .conll import conll_block
 from .data_collator import MultimodalNerCollator
 from .decoding import decode_windows, window_batches
 from .evaluation import evaluate_tags
@@ -607,10 +606,3 @@ def read_columns(dataset: Dataset | None, processor: MultimodalNerProcessor) -> 
         return None
     read = ("id", "tokens", "ner_tags", *processor.columns)
     return undecoded(dataset.select_columns([name for name in dataset.column_names if name in read]))
-
-
-def write_conll(path: str, ids: Sequence[str], words: Sequence[Sequence[str]], *tags: Sequence[Sequence[str]]) -> None:
-    """Write a block of CoNLL for each post, with columns of tags; see `conll_block`."""
-    with write_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-        for post in zip(ids, words, *tags, strict=True):
-            file.write(conll_block(*post))

@@ -8,8 +8,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 from PIL import Image as PILImage
 
 from modeling_umgf import UmgfForTokenClassification, UmgfImageProcessor, UmgfProcessor
+from modeling_umgf.conll import write_conll
 from modeling_umgf.evaluation import evaluate_tags
-from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments, write_conll
+from modeling_umgf.training import MultimodalNerTrainer, MultimodalNerTrainingArguments
 
 TAGS = [[1, 0, 1, 2, 0, 3], [0, 0, 0, 3, 0], [0] * 6]
 

@@ -27,6 +27,7 @@ from modeling_umgf import (
     processing_multimodal_ner,
 )
 from modeling_umgf.checkpoints import what_is_torn
+from modeling_umgf.conll import write_conll
 from modeling_umgf.data_collator import MultimodalNerCollator
 from modeling_umgf.pictures import UnreadablePicture
 from modeling_umgf.training import (
@@ -35,7 +36,6 @@ from modeling_umgf.training import (
     MultimodalNerTrainingArguments,
     choose_workers,
     read_columns,
-    write_conll,
 )
 
 TESTS = Path(__file__).parent
