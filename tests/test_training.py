@@ -11,6 +11,7 @@ import torch
 from conftest import LABELS, tiny_config, tiny_labels, tiny_tokenizer
 from datasets import Dataset, Image
 from parallel_runs import free_port
+from systems_under_test import SYSTEMS
 from train_distributed import featured_config, posts, without_dropout
 from train_distributed import main as train_distributed
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -184,8 +185,8 @@ def test_accumulated_gradients_have_the_loss_of_the_large_batch(tmp_path):
     assert losses[0]["grad_norm"] == pytest.approx(losses[1]["grad_norm"], rel=1e-3)
 
 
-def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_every_post_once(tmp_path):
-    command = [sys.executable, str(TESTS / "train_distributed.py"), str(tmp_path / "two"), "2"]
+def start_two(*command: str) -> list[subprocess.Popen]:
+    """Start a script of the tests as two processes of one group, as torchrun does."""
     together = {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
@@ -194,13 +195,29 @@ def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_ever
         "WORLD_SIZE": "2",
     }
     running = []
-    for rank in ("0", "1"):  # as torchrun starts them
+    for rank in ("0", "1"):
         environment = os.environ | together | {"RANK": rank, "LOCAL_RANK": rank}
-        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        started = [sys.executable, str(TESTS / command[0]), *command[1:]]
+        running.append(subprocess.Popen(started, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    return running
+
+
+def wait_for(running: list[subprocess.Popen]) -> str:
+    """Wait until all have done their work; returns what the first one printed."""
+    printed = [process.communicate(timeout=300)[0].decode() for process in running]
+    for process, own in zip(running, printed, strict=True):
+        assert process.returncode == 0, own[-3000:]
+    return printed[0]
+
+
+def test_parameters_that_two_processes_share_get_the_gradients_of_one():
+    assert wait_for(start_two("train_sharded.py")).split()[-len(SYSTEMS) :] == SYSTEMS
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_every_post_once(tmp_path):
+    running = start_two("train_distributed.py", str(tmp_path / "two"), "2")
     train_distributed(str(tmp_path / "one"), 4)
-    for process in running:
-        printed, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, printed[-3000:].decode()
+    wait_for(running)
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
