@@ -252,7 +252,11 @@ class MultimodalNerPipeline(Pipeline):
     def tag_batch(
         self, items: list[PreparedPost | dict[str, str]], with_reading: bool = False, **forward_params
     ) -> list[Any]:
-        """Results of posts made by `preprocess`; those with an error, or without words, do not reach the model."""
+        """Results of posts made by `preprocess`; those with an error, or without words, do not reach the model.
+
+        Raises:
+            torch.AcceleratorError: the device failed, and would do so on all that follow.
+        """
         results = [item if isinstance(item, dict) else [] for item in items]
         posts = {i: item for i, item in enumerate(items) if not isinstance(item, dict)}
         alike = {}  # crops and given features are different inputs: the model takes one kind at a time
@@ -261,18 +265,32 @@ class MultimodalNerPipeline(Pipeline):
                 kind = f"post {i}" if post.windows else "object_features" in post.features
                 alike.setdefault(kind, []).append(i)
         for rows in alike.values():
-            if posts[rows[0]].windows:
-                features = window_batches(self.model, self.processor, posts[rows[0]], self.options)
-            else:
-                features = self.processor.batch([posts[i] for i in rows], options=self.options)
-            outputs = self.forward(features, **forward_params)
-            for row, i in enumerate(rows):
-                results[i] = self.postprocess({"post": posts[i], "row": row, **outputs})
+            tagged = self._tag_alike([posts[i] for i in rows], forward_params)
+            for i, result in zip(rows, tagged, strict=True):
+                results[i] = result
         if with_reading:
             for i, post in posts.items():
-                read = {"windows": len(post.windows) or 1, "unread_words": post.unread_words}
-                results[i] = {"entities": results[i], **read}
+                if not isinstance(results[i], dict):
+                    read = {"windows": len(post.windows) or 1, "unread_words": post.unread_words}
+                    results[i] = {"entities": results[i], **read}
         return results
+
+    def _tag_alike(self, posts: list[PreparedPost], forward_params: dict[str, Any]) -> list[Any]:
+        """Results of posts that the model can take at once; where it fails on some, these alone have the error."""
+        try:
+            if posts[0].windows:
+                features = window_batches(self.model, self.processor, posts[0], self.options)
+            else:
+                features = self.processor.batch(posts, options=self.options)
+            outputs = self.forward(features, **forward_params)
+            return [self.postprocess({"post": post, "row": row, **outputs}) for row, post in enumerate(posts)]
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            if len(posts) == 1:
+                return [_told(error)]
+        half = len(posts) // 2
+        return self._tag_alike(posts[:half], forward_params) + self._tag_alike(posts[half:], forward_params)
 
     # The model
 
@@ -368,10 +386,13 @@ def _or_error(function: Callable, *arguments: Any, **settings: Any) -> Any:
     """Call a function; returns {"error": "why"} where it fails: one bad post must not stop a million."""
     try:
         return function(*arguments, **settings)
-    except ValueError as error:
-        return {"error": str(error)}
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        return _told(error)
+
+
+def _told(error: Exception) -> dict[str, str]:
+    """The result of a post that cannot be tagged; an error that nobody foresaw has its type."""
+    return {"error": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
 
 
 def _size(read: ReadPost) -> tuple[int, int]:

@@ -320,16 +320,11 @@ def load_tagger(options: TaggerOptions, device: str | None = None, num_threads: 
     settings |= {"truncation": options.truncation, "fetch_pictures": options.fetch_pictures, "with_reading": True}
 
     def results_of(posts: list[dict]) -> list:
-        """The pipeline's results; where it fails on some posts, these alone have the error."""
+        """The pipeline's results."""
         try:
             return tagger(posts, **settings)
         except torch.AcceleratorError as error:
             raise TaggingError(f"the device failed: {error}") from error
-        except Exception as error:
-            if len(posts) == 1:
-                return [{"error": f"{type(error).__name__}: {error}"}]
-        half = len(posts) // 2
-        return results_of(posts[:half]) + results_of(posts[half:])
 
     def picture_problem(post: dict) -> str | None:
         """Why the picture of a post cannot be opened."""

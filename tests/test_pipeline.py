@@ -120,6 +120,19 @@ def test_posts_of_like_size_share_a_batch(tagger, posts, monkeypatch):
     assert shapes == [(4, 1), (4, 10)]
 
 
+def test_a_post_on_which_the_model_fails_has_the_error_and_the_others_of_its_batch_their_result(tagger):
+    width = tagger.model.config.object_feature_size
+    posts = [{"text": f"Anna {i}", "object_features": [[0.5] * (3 if i == 5 else width)]} for i in range(9)]
+    results = tagger(posts, batch_size=4)
+    assert "Nodes have 3 features" in results.pop(5)["error"]
+    expected = [tagger(post) for post in posts]
+    assert list(expected.pop(5)) == ["error"]
+    for result, own in zip(results, expected, strict=True):
+        assert [(e["word"], e["start"], e["entity_group"]) for e in result] == [
+            (e["word"], e["start"], e["entity_group"]) for e in own
+        ]
+
+
 def test_bad_posts_give_errors_in_their_place(tagger, picture, tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     bad = {

@@ -145,7 +145,7 @@ def try_value(command: str, option: str, value: str, data: dict, out: Path, caps
     except SystemExit as ended:
         code = ended.code
         if isinstance(code, str):
-            print(code, file=sys.stderr)
+            print(code.encode(errors="backslashreplace").decode(), file=sys.stderr)  # as Python's own stderr does
     except BaseException as error:  # noqa: BLE001 - which is the failure that is looked for
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {str(error)[:150]} ({Path(place.filename).name}:{place.lineno})"
