@@ -350,7 +350,13 @@ def a_processor_makes_a_right_batch_or_says_what_is_wrong(model_type, own, label
     assert batch["word_starts"].shape == batch["labels"].shape == (1, words)
     for name, tensor in batch.items():
         assert not tensor.is_floating_point() or torch.isfinite(tensor).all(), name
-    loss = tagger_of(model_type).model(**batch).loss if batch["labels"].max() < len(LABELS) else torch.zeros(())
+    if batch["labels"].max() >= len(LABELS):
+        return
+    try:
+        loss = tagger_of(model_type).model(**batch).loss
+    except ValueError as error:  # what only the model knows
+        assert re.match(r"Nodes have \d+ features, this model reads 16", str(error)), error
+        return
     assert torch.isfinite(loss)
 
 
