@@ -14,6 +14,8 @@ from .processing_multimodal_ner import (
     MultimodalNerProcessor,
     NodeKind,
     PreparedPost,
+    as_tensor,
+    check_finite,
     check_nodes,
     naming_post,
 )
@@ -117,6 +119,8 @@ class RgcnProcessor(MultimodalNerProcessor):
             with naming_post(i, posts):
                 for relation, given in neighbors.items():
                     check_nodes(f"neighbors_{relation}", given[i], ["id", "score"])
+                    scores = [one["score"] for one in given[i] or ()]
+                    check_finite("scores of neighbours", as_tensor("scores of neighbours", scores, torch.float))
                     if given[i] and self.relation_index is None:
                         raise ValueError("neighbours are given, but this processor has no relation index for them")
                 named = posts[i].get("object_labels")
