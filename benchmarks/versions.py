@@ -4,8 +4,8 @@
     python -m benchmarks.versions --python 3.10 --resolution lowest-direct
     python -m benchmarks.versions --python 3.13 --resolution highest tests/test_hub.py
 
-The environment is fresh, lies in a temporary folder (about 6 GB) and is removed. A run of the whole suite is stored as a
-row of docs/reliability.md; with arguments for pytest (files, -k …) it is a trial and stored nowhere.
+The environment is fresh, lies in a temporary folder (about 6 GB) and is removed. A run of the whole suite is stored as
+a row of docs/reliability.md; with arguments for pytest (files, -k …) it is a trial and stored nowhere.
 """
 
 import argparse
@@ -61,15 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
         tests = [python, "-m", "pytest", "-n", options.workers, f"--junitxml={report}", *for_pytest]
         status = subprocess.run(tests, cwd=ROOT, env=environment).returncode
         seconds = time.monotonic() - begin
-        if for_pytest:
+        if for_pytest or not report.exists():  # a trial, or pytest did not come to its end
             return status
         suite = ElementTree.parse(report).find("testsuite")
         count = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
         version = subprocess.check_output([python, "--version"], text=True).split()[1]
         short = re.match(r"\d+\.\d+", version)[0]
+        which = RESOLUTIONS[options.resolution]
         row = {
             "name": f"versions_{short}_{options.resolution}",
-            "tried": f"all tests on Python {short} with the {RESOLUTIONS[options.resolution]} version of every dependency",
+            "tried": f"all tests on Python {short} with the {which} version of every dependency",
             "cases": count["tests"] - count["skipped"],
             "lost": count["failures"] + count["errors"],
             "seconds": seconds,
