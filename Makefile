@@ -1,4 +1,4 @@
-.PHONY: style quality test soak audit bench
+.PHONY: style quality test soak versions audit bench
 
 style:  ## format, and repair what can be repaired
 	ruff check --fix .
@@ -13,6 +13,12 @@ test:
 
 soak:  ## the long tests of reliability; their figures go to benchmarks/reliability and docs/reliability.md
 	OMP_NUM_THREADS=1 python -m pytest -m soak
+	python docs/render.py
+
+versions:  ## all tests with the lowest and the newest dependencies; benchmarks/versions.py has the other Pythons
+	python -m pip install -q uv
+	python -m benchmarks.versions --python 3.10 --resolution lowest-direct
+	python -m benchmarks.versions --python 3.13 --resolution highest
 	python docs/render.py
 
 audit:  ## known advisories about the dependencies; asks the network

@@ -362,9 +362,9 @@ def cell(value: Any) -> str:
 
 RELIABILITY_INTRODUCTION = """
 What the package was put through, and what it cost. A row is what a test printed and stored in
-`benchmarks/reliability/`; `make soak` makes them all again. The same tests run in CI with fewer cases. *Lost* counts
-the cases in which anything was lost, wrong or passed over in silence. Seconds are wall time, on a machine that did
-other work as well.
+`benchmarks/reliability/`; `make soak` makes them again, and `make versions` those of the versions. The same tests run
+in CI with fewer cases. *Lost* counts the cases in which anything was lost, wrong or passed over in silence. Seconds
+are wall time, on a machine that did other work as well.
 """.strip()
 PROMISES = """
 ## What is promised

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_bilstm import bilstm_unless_given
 from .configuration_multimodal_ner import MultimodalNerConfig, at_least
 
 
@@ -31,9 +30,12 @@ class AcoaConfig(MultimodalNerConfig):
         "year": "2018",
         "url": "https://doi.org/10.1609/aaai.v32i1.11962",
     }
-    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | bilstm_unless_given(
-        characters="cnn", num_hidden_layers=2, hidden_size=400
-    )
+    default_text_config = {
+        "model_type": "bilstm",
+        "characters": "cnn",
+        "num_hidden_layers": 2,
+        "hidden_size": 400,
+    }
 
     finetune_cnn: bool = False
     d_model: int = at_least(1, 200)

@@ -4,7 +4,6 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
@@ -59,12 +58,6 @@ class BilstmConfig(PreTrainedConfig):
             )
         if self.characters == "lstm" and self.character_size % 2:
             raise ValueError(f"character_size={self.character_size} is odd: a BiLSTM has two directions.")
-
-
-def bilstm_unless_given(**settings) -> dict[str, SubConfigSpec]:
-    """For `sub_configs_defaults`: the text encoder is a BiLSTM with these settings, where none is given."""
-    spec = SubConfigSpec(config_class=AutoConfig, model_type=BilstmConfig.model_type, init_kwargs=settings)
-    return {"text_config": spec}
 
 
 if BilstmConfig.model_type not in CONFIG_MAPPING:  # models carry copies of this file: the first one counts for all

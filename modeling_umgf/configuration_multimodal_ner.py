@@ -6,19 +6,21 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict, validated_field
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_bilstm import BilstmConfig  # noqa: F401 - a text encoder of this package: a saved model carries it
 
 READ_BY_TRANSFORMERS = {
     "attn_implementation",
     "auto_map",
+    "bos_token_id",
     "custom_pipelines",
+    "eos_token_id",
     "experts_implementation",
     "model_type",
     "name_or_path",
     "num_labels",
     "output_attentions",
+    "pad_token_id",
     "per_layer_config",
     "quantization_config",
     "torch_dtype",
@@ -93,10 +95,8 @@ class MultimodalNerConfig(PreTrainedConfig):
     summary: ClassVar[str] = ""
     paper: ClassVar[dict[str, str] | None] = None
 
-    sub_configs_defaults = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet", optional=True),
-    }
+    sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
+    default_text_config = {"model_type": "bert"}
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["hidden_states", "attentions", "gates"]
 
     text_config: dict | PreTrainedConfig | None = None
@@ -120,6 +120,10 @@ class MultimodalNerConfig(PreTrainedConfig):
         for name in kwargs.keys() - READ_BY_TRANSFORMERS - self.attribute_map.keys():
             if not name.startswith("_"):
                 raise ValueError(f"{type(self).__name__} has no setting {name!r}; {self._closest(name)}")
+        text_config = self.default_text_config if self.text_config is None else self.text_config
+        self.text_config = encoder_config(text_config, self.default_text_config["model_type"])
+        if self.vision_config is not None:
+            self.vision_config = encoder_config(self.vision_config, "resnet")
         super().__post_init__(**kwargs)
         if self.object_feature_size is None:
             self.object_feature_size = feature_size(self.vision_config) if self.vision_config is not None else 2048
@@ -174,6 +178,11 @@ class AttentiveConfig(MultimodalNerConfig):
             raise ValueError(
                 f"The text encoder's width {self.hidden_size} is not a multiple of num_heads={self.num_heads}."
             )
+
+
+def encoder_config(config: dict | PreTrainedConfig, model_type: str) -> PreTrainedConfig:
+    """Return the configuration of an encoder, made of a dict where it is one; `model_type`: where the dict has none."""
+    return AutoConfig.for_model(**{"model_type": model_type, **config}) if isinstance(config, dict) else config
 
 
 def feature_size(vision_config: PreTrainedConfig) -> int:

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_bilstm import bilstm_unless_given
 from .configuration_multimodal_ner import AttentiveConfig, at_least, share
 
 
@@ -32,7 +31,7 @@ class OcsgaConfig(AttentiveConfig):
         "year": "2020",
         "url": "https://doi.org/10.1145/3394171.3413650",
     }
-    sub_configs_defaults = AttentiveConfig.sub_configs_defaults | bilstm_unless_given(characters="lstm")
+    default_text_config = {"model_type": "bilstm", "characters": "lstm"}
 
     dropout: float | int = share(0.6)
     finetune_cnn: bool = False

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_bilstm import bilstm_unless_given
 from .configuration_multimodal_ner import MultimodalNerConfig, at_least
 
 
@@ -34,9 +33,12 @@ class VgConfig(MultimodalNerConfig):
     finetune_cnn: bool = False
     d_model: int = at_least(2, 200)
 
-    sub_configs_defaults = MultimodalNerConfig.sub_configs_defaults | bilstm_unless_given(
-        characters="lstm", num_hidden_layers=0, hidden_size=250
-    )
+    default_text_config = {
+        "model_type": "bilstm",
+        "characters": "lstm",
+        "num_hidden_layers": 0,
+        "hidden_size": 250,
+    }
 
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""

@@ -280,6 +280,7 @@ class MultimodalNerProcessor(ProcessorMixin):
             known = ", ".join(name for name in known if name != "image")
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(sorted(unknown))}; it reads {known}.")
         options = self._merge_kwargs(self.valid_processor_kwargs, self.tokenizer.init_kwargs, **given)
+        options["text_kwargs"] = self.text_kwargs | options["text_kwargs"]  # older transformers leave the defaults out
         truncation = options["text_kwargs"]["truncation"]
         if truncation not in (True, False, None, "longest_first", "only_first", "do_not_truncate", *TRUNCATIONS[1:]):
             raise ValueError(

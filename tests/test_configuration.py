@@ -66,3 +66,23 @@ def test_an_impossible_value_of_a_systems_own_setting_is_refused(config_class, n
 def test_labels_of_pieces_need_their_three_labels():
     with pytest.raises(StrictDataclassError, match=r"\['X', '\[CLS\]'\] not among the labels"):
         tiny_config(labels=[*LABELS, "[SEP]"], subword_labels="x", inter_edges="full")
+
+
+def test_the_tokens_that_an_older_trainer_writes_into_a_configuration_are_no_unknown_settings():
+    tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    assert UmgfConfig.from_dict(tiny_config().to_dict() | tokens).d_model == tiny_config().d_model
+
+
+@pytest.mark.parametrize(("name", "text_encoder"), [("umgf", "bert"), ("vg", "bilstm")])
+def test_an_encoder_without_a_type_has_that_of_the_system(name, text_encoder):
+    config = systems()[name].config(text_config={"hidden_size": 48}, vision_config={"depths": [1, 1]})
+    assert (config.text_config.model_type, config.text_config.hidden_size) == (text_encoder, 48)
+    assert (config.vision_config.model_type, config.vision_config.depths) == ("resnet", [1, 1])
+
+
+@pytest.mark.parametrize("name", ["text_config", "vision_config"])
+def test_an_encoder_that_transformers_does_not_know_is_refused(name):
+    with pytest.raises(ValueError, match="no_such_encoder"):
+        UmgfConfig(**{name: {"model_type": "no_such_encoder"}})
+    with pytest.raises(StrictDataclassError, match=name):
+        UmgfConfig(**{name: "google-bert/bert-base-cased"})

@@ -19,7 +19,7 @@ from conftest import tiny_config, tiny_tokenizer
 from finished_run import train
 from hub_stand_in import OWNER, HubStandIn, Repository
 from PIL import Image
-from timm.models import save_for_hf
+from timm.models._hub import save_for_hf
 from tiny_describers import save_captioner, save_labeler
 from tiny_detectors import save_detector
 from transformers import AutoModel
