@@ -102,4 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     gc.freeze()  # the modules stay: no collection of garbage need look through them
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        gc.unfreeze()  # else some library counts its objects as leaked

@@ -29,7 +29,7 @@ def write_whole(path: str | os.PathLike) -> Iterator[Path]:
 
     The body writes to the path it is given: a file, or a folder that it makes itself. Where it raises, what it wrote is
     removed and `path` is as before. Parent folders are made. Processes may write the same path at the same time. What a
-    process of this machine left behind when it was killed is removed.
+    process of this machine left behind when it was killed is removed. A device or a pipe is written as it is.
 
     Args:
         path: the file or folder to write; a file that is there is replaced, and so is a folder.
@@ -40,6 +40,10 @@ def write_whole(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     if path.is_symlink() and path.is_dir():
         path = path.resolve()  # the link stays, and the files where it leads
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with told_of_a_full_disk(path):
+            yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     unfinished, replaced = (path.with_name(f"{_prefix(path, part)}{os.getpid()}") for part in _PARTS)

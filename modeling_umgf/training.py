@@ -108,6 +108,8 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         for name, least in AT_LEAST.items():
             if (getattr(self, name) or 0) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: a whole number, at least {least}.")
+        if not 0 <= (self.neftune_noise_alpha or 0) < math.inf:
+            raise ValueError(f"--neftune_noise_alpha {self.neftune_noise_alpha}: a number, at least 0.")
         if self.train_sampling_strategy not in ORDERS:
             raise ValueError(f"--train_sampling_strategy {self.train_sampling_strategy}: one of {', '.join(ORDERS)}.")
         if self.output_dir and Path(self.output_dir).is_file():

@@ -605,6 +605,7 @@ def test_object_labels_are_a_list_of_strings(labels):
         {"lr_scheduler_kwargs": "no such"},
         {"label_names": ["no such"]},
         {"torch_compile_mode": "no such"},
+        {"neftune_noise_alpha": -1.0},
     ],
 )
 def test_settings_that_would_only_fail_after_an_epoch_are_refused_at_once(wrong, tmp_path):

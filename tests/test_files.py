@@ -31,6 +31,16 @@ def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = subprocess.Popen(["cat", path], stdout=subprocess.PIPE)
+    with write_whole(path) as unfinished:
+        unfinished.write_text("{}")
+    assert reader.communicate(timeout=60)[0] == b"{}"
+    assert path.is_fifo() and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
