@@ -34,10 +34,12 @@ class IaikProcessor(SinglePictureProcessor):
         super().add_nodes(prepared, posts, options)
         for i, post in enumerate(prepared):
             known = posts[i].get("knowledge_features")
-            if known is None or not len(known):
+            if known is None:
                 continue
             with naming_post(i, posts):
                 known = as_tensor("knowledge_features", known, torch.float32)
+                if known.shape[:1] == (0,):
+                    continue
                 if known.ndim != 2:
                     raise ValueError(f"knowledge_features of shape {list(known.shape)}; give [pieces, width]")
                 check_finite("knowledge_features", known)

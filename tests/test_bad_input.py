@@ -586,6 +586,14 @@ def test_label_ids_below_0_are_refused_by_the_processor():
     assert make_processor("text_only")(words=["Anna", "meets"], labels=[0, -100])["labels"].tolist() == [[0, -100]]
 
 
+@pytest.mark.parametrize("known", [True, 5, 0.5, [1.0, 2.0], "much"])
+def test_knowledge_features_are_rows_of_numbers(known):
+    [result] = tagger_of("iaik")([{"text": "Anna", "image": PICTURE, "knowledge_features": known}])
+    assert "knowledge_features" in result["error"]
+    [result] = tagger_of("iaik")([{"text": "Anna", "image": PICTURE, "knowledge_features": []}])
+    assert isinstance(result, list)
+
+
 @pytest.mark.parametrize("score", [1e300, float("nan"), float("-inf"), "high", [1.0, 2.0]])
 def test_scores_of_neighbours_are_numbers(score):
     neighbors = [{"id": "anna", "score": 0.5}, {"id": "rome", "score": score}]
