@@ -146,8 +146,8 @@ def main() -> None:
     configuration |= {"device": "cpu", "threads": arguments.threads, "rounds": arguments.rounds}
     name = "text_training_speed_bf16" if arguments.bf16 else "text_training_speed"
     print(write_result(name, configuration, results, time.time() - begin))
-    for name, row in results.items():
-        print(f"{name}: {row}")
+    for work, row in results.items():
+        print(f"{work}: {row}")
 
 
 if __name__ == "__main__":

@@ -339,8 +339,7 @@ def package_card(results: dict[str, dict[str, Any]]) -> str:
 def title(name: str) -> str:
     """The name of a result, or of a part of one, in words."""
     head, comma, rest = name.partition(",")  # such as "rgcn, inference"
-    words = SPELLED.get(head) or " ".join(SPELLED.get(word, word) for word in head.split("_"))
-    words += comma + rest
+    words = " ".join(SPELLED.get(word, word) for word in head.split("_")) + comma + rest
     return words[:1].upper() + words[1:]
 
 
