@@ -25,6 +25,7 @@ from .configuration_umt import UmtConfig
 from .configuration_vg import VgConfig
 from .data_collator import MultimodalNerCollator
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
+from .letter_case import tell_letter_case
 from .modeling_acoa import AcoaForTokenClassification, AcoaModel
 from .modeling_bilstm import BilstmModel
 from .modeling_iaik import IaikForTokenClassification, IaikModel
@@ -124,5 +125,6 @@ __all__ = [
     "VgModel",
     "register",
     "systems",
+    "tell_letter_case",
     "train_word_tokenizer",
 ]

@@ -10,7 +10,7 @@ import torch
 FILL = {"word_starts": -1, "labels": -100}
 """What the padding of a tensor holds, where it is not 0."""
 
-TEXT = ("input_ids", "attention_mask", "token_type_ids", "context_mask", "character_ids")
+TEXT = ("input_ids", "attention_mask", "token_type_ids", "context_mask", "character_ids", "letter_case")
 """Tensors of pieces; their padding may go on the left."""
 
 FEW = 32

@@ -83,6 +83,9 @@ class MultimodalNerConfig(PreTrainedConfig):
         cross_view_weight: above 0, posts are read twice while training, the second time without context, picture and
             neighbours, so that one model is good with and without them; see `cross_view_loss` of the taggers.
         constrain_bio: forbid illegal BIO transitions when decoding (never in training: gold data contain some).
+        letter_case: tell the text encoder the letter case of each word, for uncased ones: a learnt vector, 0 at the
+            start, is added to the embeddings of its pieces. Made by hand, such a model needs
+            `tell_letter_case(tokenizer)`.
         finetune_text, finetune_cnn: train the text encoder, the image encoder; a frozen image encoder runs without
             gradients.
         freeze_bn: keep the batch norms of the image encoder in evaluation mode while training.
@@ -110,6 +113,7 @@ class MultimodalNerConfig(PreTrainedConfig):
     crf_reduction: Literal["mean", "sum"] = "mean"
     cross_view_weight: float | int = weight(0.0)
     constrain_bio: bool = False
+    letter_case: bool = False
     finetune_text: bool = True
     finetune_cnn: bool = True
     freeze_bn: bool = True

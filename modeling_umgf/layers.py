@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from .letter_case import MIXED
+
 
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention in which a query without any valid key gets zeros, not NaN.
@@ -49,6 +51,13 @@ class MultiHeadAttention(nn.Module):
     def heads(self, states: torch.Tensor) -> torch.Tensor:
         """Split [B, n, d] into [B, heads, n, d / heads]."""
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class LetterCaseEmbedding(nn.Embedding):
+    """A vector for each letter case that `letter_cases` tells; all are 0 at the start."""
+
+    def __init__(self, width: int):
+        super().__init__(MIXED + 1, width)
 
 
 def feed_forward(width: int, inner: int) -> nn.Sequential:

@@ -30,6 +30,7 @@ from transformers.utils import logging
 from .configuration_bilstm import BilstmConfig
 from .image_encoder import image_half
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
+from .letter_case import tell_letter_case
 from .other_labels import with_labels
 from .processing_multimodal_ner import MultimodalNerProcessor, checked_context, context_words
 from .systems import System, system, systems, text_only_twin
@@ -205,6 +206,8 @@ def build_new(
         return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
 
     model = make(**config)
+    if model.config.letter_case:
+        tell_letter_case(tokenizer)
     parts = {"tokenizer": tokenizer}
     size = None
     if chosen.reads_pictures:

@@ -24,7 +24,8 @@ from .configuration_multimodal_ner import MultimodalNerConfig
 from .decoders import LABEL_DECODERS, LinearChainCrf
 from .image_encoder import blank_picture, build_encoder, feature_map, load_image_encoder, measure, running_statistics
 from .labels import bio_transition_penalty
-from .packing import can_pack, positions, rows_of
+from .layers import LetterCaseEmbedding
+from .packing import CAN_PACK, can_pack, positions, rows_of
 from .pushed_card import add_card
 
 logger = logging.get_logger(__name__)
@@ -233,6 +234,8 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, LetterCaseEmbedding):
+            init.zeros_(module.weight)
         elif isinstance(module, LinearChainCrf):
             for parameter in module.parameters():
                 init.uniform_(parameter, -0.1, 0.1)
@@ -254,6 +257,9 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
     def __init__(self, config: MultimodalNerConfig):
         super().__init__(config)
         self.text_model = build_encoder(config.text_config).requires_grad_(config.finetune_text)
+        self.letter_case = None
+        if config.letter_case:
+            self.letter_case = LetterCaseEmbedding(self.text_model.get_input_embeddings().embedding_dim)
         self.vision_model = None
         if config.vision_config is not None:
             self.vision_model = build_encoder(config.vision_config).requires_grad_(config.finetune_cnn)
@@ -329,20 +335,30 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         """Names of the tensors that the system reads besides the text."""
         return [name for name in inspect.signature(cls.fuse).parameters][2:]
 
-    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> ModelOutput:
-        """Run the text encoder on pieces [B, n]; in training with word dropout."""
+    def encode_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, letter_case: torch.Tensor | None = None, **kwargs
+    ) -> ModelOutput:
+        """Run the text encoder on pieces [B, n]; in training with word dropout.
+
+        Args:
+            letter_case: [B, n] that of the pieces' words, for a model that is told (see `letter_cases`).
+            kwargs: for the encoder.
+        """
+        self.check_letter_case(letter_case)
+        embeds = letter_case is not None or bool(self.training and self.config.word_dropout)
         if self.counts_padding:  # else padding on the left would move the text
             kwargs.setdefault("position_ids", (attention_mask.long().cumsum(1) - 1).clamp(min=0))
         mask = attention_mask.bool()
         rows = rows_of(mask) if can_pack(self.text_model, input_ids, mask, kwargs) else None
+        if (rows is not None or embeds) and self.text_model.config.model_type in CAN_PACK:
+            kwargs.setdefault("position_ids", positions(self.text_model.config, input_ids))
         if rows is not None:
             kwargs.setdefault("token_type_ids", torch.zeros_like(input_ids))
-            if "position_ids" not in kwargs:
-                kwargs["position_ids"] = positions(self.text_model.config, input_ids)
+            letter_case = None if letter_case is None else rows.pack(letter_case)
             kwargs = {name: rows.pack(tensor.expand_as(input_ids)) for name, tensor in kwargs.items()}
             input_ids, attention_mask = rows.pack(input_ids), rows.attention_mask
-        if self.training and self.config.word_dropout:
-            embeddings = self.embed_pieces(input_ids)
+        if embeds:
+            embeddings = self.embed_pieces(input_ids, letter_case)
             outputs = self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
         else:
             outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
@@ -350,13 +366,22 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             outputs.last_hidden_state = rows.unpack(outputs.last_hidden_state, mask)
         return outputs
 
-    def embed_pieces(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def check_letter_case(self, letter_case: torch.Tensor | None) -> None:
+        """Raise ValueError where a batch lacks the letter case of words that is read, or has one that is not."""
+        if (letter_case is not None) != self.config.letter_case:
+            raise ValueError(
+                f"This model has letter_case={self.config.letter_case}, but the batch has "
+                f"{'no' if letter_case is None else 'a'} letter_case: call tell_letter_case(tokenizer) for a model "
+                "that reads it, and for no other."
+            )
+
+    def embed_pieces(self, input_ids: torch.Tensor, letter_case: torch.Tensor | None = None) -> torch.Tensor:
         """Return the embeddings of pieces [B, n], of the width that the text encoder has there; with word dropout."""
         embeddings = self.text_model.get_input_embeddings()(input_ids)
         if self.training and self.config.word_dropout:
             kept = torch.rand(input_ids.shape, device=input_ids.device) >= self.config.word_dropout  # [B, n]
             embeddings = embeddings * kept[..., None]
-        return embeddings
+        return embeddings if letter_case is None else embeddings + self.letter_case(letter_case)
 
     def encode_objects(
         self,

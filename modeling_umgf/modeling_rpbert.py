@@ -42,11 +42,14 @@ class RpbertModel(MultimodalNerModel):
         self.output_size = widths[-1]
         self.post_init()
 
-    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> BaseModelOutput:
+    def encode_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, letter_case: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutput:
         """Only look up the embeddings of the pieces: `fuse` lets the encoder read them next to the picture."""
         if given := [name for name, value in kwargs.items() if value is not None and value is not False]:
             raise ValueError(f"RpBERT's text encoder reads text and picture at once: it takes no {', '.join(given)}.")
-        return BaseModelOutput(last_hidden_state=self.embed_pieces(input_ids))
+        self.check_letter_case(letter_case)
+        return BaseModelOutput(last_hidden_state=self.embed_pieces(input_ids, letter_case))
 
     def fuse(
         self,

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from .batching import stack
 from .carried_code import carry_code
 from .describer import Describer, load_once
+from .letter_case import letter_cases
 from .pictures import UnreadablePicture, open_picture
 from .pushed_card import add_card
 from .text_splitting import split_post
@@ -496,9 +497,8 @@ class MultimodalNerProcessor(ProcessorMixin):
         Args:
             words: for each piece its word, None = a special token.
         """
-        if "character_ids" in self.tokenizer.model_input_names:
-            return {"character_ids": character_ids(words)}
-        return {}
+        makers = {"character_ids": character_ids, "letter_case": letter_cases}
+        return {name: make(words) for name, make in makers.items() if name in self.tokenizer.model_input_names}
 
     def count_pieces(self, posts: Sequence[Mapping[str, Any]]) -> list[int]:
         """Count the pieces of posts and their contexts, as far as they are read.

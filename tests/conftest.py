@@ -27,13 +27,13 @@ SENTENCES = ["Anna meets Bob Marley in Rome", "the cat of Paris sleeps", "RT @us
 torch.set_num_threads(1)
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(lowercase: bool = False) -> PreTrainedTokenizerFast:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words = sorted({word for sentence in SENTENCES for word in sentence.split()})
     letters = sorted({letter for word in words for letter in word})
     vocabulary = [*special, *letters, *(f"##{letter}" for letter in letters), *(w for w in words if len(w) < 5)]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(vocabulary))}
-    word_piece = BertWordPieceTokenizer(vocabulary, lowercase=False)
+    word_piece = BertWordPieceTokenizer(vocabulary, lowercase=lowercase)
     names = {f"{name[1:-1].lower()}_token": name for name in special}
     return PreTrainedTokenizerFast(tokenizer_object=word_piece._tokenizer, model_max_length=64, **names)
 

@@ -5,7 +5,7 @@ import torch
 from conftest import LABELS, tiny_config, tiny_tokenizer
 from PIL import Image
 
-from modeling_umgf import HashingEncoder, MultimodalNerImageProcessor, RelationIndex
+from modeling_umgf import HashingEncoder, MultimodalNerImageProcessor, RelationIndex, tell_letter_case
 from modeling_umgf.systems import System, systems
 
 SYSTEMS = list(systems())
@@ -80,8 +80,12 @@ def make_processor(model_type: str, **settings):
     return processor(**settings)
 
 
-def make_batch(model_type: str, rows: list[dict] | None = None, labels: bool = True) -> dict[str, torch.Tensor]:
+def make_batch(
+    model_type: str, rows: list[dict] | None = None, labels: bool = True, letter_case: bool = False
+) -> dict[str, torch.Tensor]:
     processor = make_processor(model_type)
+    if letter_case:
+        tell_letter_case(processor.tokenizer)
     rows = posts() if rows is None else rows
     return dict(processor.batch(processor.prepare(rows), LABEL_IDS[: len(rows)] if labels else None))
 

@@ -173,7 +173,7 @@ def test_half_precision_works_with_every_switch(model_type, dtype):
             continue
         model = model.to(dtype).train()
         model.label_decoder.float()
-        loss = model(**make_batch(model_type)).loss
+        loss = model(**make_batch(model_type, letter_case=model.config.letter_case)).loss
         loss.backward()
         assert torch.isfinite(loss), settings
         broken = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
