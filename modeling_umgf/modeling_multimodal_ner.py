@@ -89,14 +89,13 @@ class Pieces(NamedTuple):
     word_starts: torch.Tensor | None = None
     context: torch.Tensor | None = None
 
-    @property
     def own(self) -> torch.Tensor:
         """The pieces of the posts alone, without their context: [B, n] bool."""
         return own_pieces(self.mask, self.context)
 
     def words(self, states: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states [B, w, …] of the words among those of the pieces [B, n, …], and the real words [B, w]."""
-        return words_of(self.states if states is None else states, self.own, self.word_starts)
+        return words_of(self.states if states is None else states, self.own(), self.word_starts)
 
 
 class Regions(NamedTuple):

@@ -125,7 +125,7 @@ class RgcnModel(MultimodalNerModel):
             N, s, mask = self.neighbors(
                 H_S, inter_neighbor_features, inter_neighbor_scores, inter_neighbor_mask, pooled
             )
-            g, shares = self.inter_message(H_S, text.own, N, s, mask)  # [B, 1 or n, d], [B, k]
+            g, shares = self.inter_message(H_S, text.own(), N, s, mask)  # [B, 1 or n, d], [B, k]
             H_S, beta = add_message(H_S, g, self.inter_gate)  # [B, n, d], [B, n]
             gates["inter"], _ = text.words(beta[:, :, None] * shares[:, None])
         if self.config.use_intra:

@@ -118,13 +118,13 @@ class RpbertModel(MultimodalNerModel):
         room = positions - v
         text_mask = text.mask
         if n > room:
-            longest = int(text.own.sum(1).max())
+            longest = int(text.own().sum(1).max())
             if longest > room:
                 raise ValueError(
                     f"{longest} pieces and {v} regions of the picture are more than the {positions} positions of the "
                     f"text encoder: cut the posts, max_length={room}, or take an image encoder with fewer regions."
                 )
-            text_mask = text_mask & ((text_mask.cumsum(1) <= room) | text.own)
+            text_mask = text_mask & ((text_mask.cumsum(1) <= room) | text.own())
         is_real = torch.cat([text_mask, mask], dim=1)  # [B, n + v]
         order = is_real.long().argsort(dim=1, descending=True, stable=True)  # [B, n + v], the real ones first
         places = order.argsort(dim=1)[:, :n].clamp(max=positions - 1)  # [B, n], of the pieces

@@ -83,7 +83,7 @@ def kill_trainings(folder: Path, names: list[str], kills: int) -> tuple[dict, di
     different = {}
     torn = 0
     for name in names:
-        for killed in sorted((folder / "runs" / name).glob("killed-*/")):
+        for killed in sorted((folder / "runs" / name).glob("killed-*[0-9]")):
             different[f"{name}, {killed.name}"] = what_differs(folder / "runs" / name / "whole", killed)
             torn += killed.with_name(f"{killed.name}.printed").read_text(encoding="utf-8").count("it is passed over.")
     return reports, {run: parts for run, parts in different.items() if parts}, torn
@@ -172,7 +172,7 @@ def kill_commands(folder: Path, kills: int, count: int) -> tuple[dict[str, dict]
     for command in reports:
         whole = contents(folder / "runs" / command / "whole")
         assert whole
-        killed = sorted((folder / "runs" / command).glob("killed-*/"))
+        killed = sorted((folder / "runs" / command).glob("killed-*[0-9]"))
         different[command] = [run.name for run in killed if contents(run) != whole]
     return reports, different
 
@@ -221,7 +221,7 @@ def fill_disks(folder: Path, disk: str, full: int, count: int) -> tuple[dict[str
             if one["code"] != 1 or "Traceback" in one["said"] or "error: " not in last or len(last) > 500:
                 wrong[command].append(one["said"][-1500:])
         runs = folder / "runs" / command
-        for run in sorted(runs.glob("killed-*/")):
+        for run in sorted(runs.glob("killed-*[0-9]")):
             same = (
                 what_differs(runs / "whole", run) if command == "train" else contents(run) != contents(runs / "whole")
             )
@@ -275,7 +275,7 @@ def run_twice(folder: Path, twice: int, count: int) -> tuple[dict[str, dict], di
             if not refused and one["codes"] != [0, 0] or "Traceback" in one["said"]:
                 wrong[command].append(one)
         whole = contents(folder / "runs" / command / "whole")
-        killed = sorted((folder / "runs" / command).glob("killed-*/"))
+        killed = sorted((folder / "runs" / command).glob("killed-*[0-9]"))
         wrong[command] += [run.name for run in killed if contents(run) != whole]
     return reports, wrong
 

@@ -1,9 +1,10 @@
 """A dataset as `datasets.load_dataset` loads it, or one clear error."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 import datasets
-from datasets import DatasetDict, load_dataset
+from datasets import DatasetDict, load_dataset, load_from_disk
 
 from modeling_umgf.files import FullDisk, told_of_a_full_disk
 
@@ -26,7 +27,8 @@ def load_posts(
     """
     try:
         with told_of_a_full_disk(f"The cache of `datasets`, {datasets.config.HF_DATASETS_CACHE},"):
-            splits = load_dataset(dataset, config_name)
+            saved = Path(dataset, "dataset_dict.json").exists()  # by save_to_disk: datasets 4 would read its notes
+            splits = load_from_disk(dataset) if saved else load_dataset(dataset, config_name)
     except FullDisk:
         raise
     except Exception as error:  # load_dataset raises the errors of a dozen libraries
