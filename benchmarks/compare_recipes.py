@@ -42,7 +42,8 @@ def compare_all(recipes: Sequence[Recipe], runs_dir: Path, results_dir: Path = R
     """Renew the statistics of all data sets that these recipes belong to; yields a line for each row."""
     for folder in sorted({recipe.path.parent for recipe in recipes}):
         rows = [Recipe.read(path) for path in sorted(folder.glob("*.yaml"))]
-        yield from compare(rows, runs_dir, results_dir)
+        if tested := [row for row in rows if not row.is_trial]:
+            yield from compare(tested, runs_dir, results_dir)
 
 
 def compare(recipes: Sequence[Recipe], runs_dir: Path, results_dir: Path) -> Iterable[str]:

@@ -65,6 +65,11 @@ class Recipe:
         return self.settings.get("model_type") == "text_only"
 
     @property
+    def is_trial(self) -> bool:
+        """Whether it only looks at the validation split."""
+        return bool(self.settings.get("do_eval")) and not self.settings.get("do_predict")
+
+    @property
     def about(self) -> str:
         """The comment on its first lines."""
         lines = []

@@ -6,7 +6,8 @@
 One seed of all recipes comes first, then the next. What has its file in benchmarks/results/recipes, with the settings
 that the recipe has now, is not run again; a run that was stopped goes on from its last checkpoint. Predictions stay in
 --runs_dir; from them the intervals and the tests against the text-only twins are computed at the end. Several processes
-may run the same list: each takes what no other is at.
+may run the same list: each takes what no other is at. A recipe with `do_train` and `do_eval` alone is a trial, which
+never reads the test posts.
 """
 
 import argparse
@@ -206,7 +207,7 @@ def store(run: Run) -> Path:
         "curve": curve,
         "facts": {name: fact for name, fact in facts.items() if name != "results"},
     }
-    configuration = {"recipe": f"recipes/{run.recipe.name}.yaml", "settings": run.settings}
+    configuration = {"recipe": f"recipes/{run.recipe.name}.yaml", "about": run.recipe.about, "settings": run.settings}
     configuration["threads"] = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     configuration["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return write_result(run.name, configuration, results, scores["train_runtime"], folder=run.results_dir)
@@ -221,7 +222,8 @@ def overview(runs: list[Run]) -> str:
         state = run.state()
         line = f"{run.name:60} {state:8}"
         if state == "done":
-            line += f" test F1 {run.result()['results']['scores']['test_f1']:.2f}"
+            split = "validation" if run.recipe.is_trial else "test"
+            line += f" {split} F1 {run.result()['results']['scores'][f'{split}_f1']:.2f}"
         else:
             seconds = expected_seconds(run, runs)
             line += f" about {duration(seconds)}" if seconds else ""

@@ -206,6 +206,18 @@ def test_the_list_says_what_is_done_what_is_missing_and_how_long_it_takes(place,
     assert place.log() == ["bert_crf 1"]
 
 
+def test_a_trial_has_its_validation_score_and_no_statistics_of_test_posts(place, capsys):
+    recipes = place.write(umgf=ROWS["umgf"] | {"do_train": True, "do_eval": True})
+    place.run(*recipes)
+    result = place.result("umgf")
+    assert result["configuration"]["about"] == "About umgf."
+    assert result["results"]["scores"] == {"validation_f1": 50.0}
+    capsys.readouterr()
+    place.run(*recipes)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["posts/umgf/seed_1", "done", "validation", "F1", "50.00"]
+    assert not (place.folder / "results" / "posts" / "statistics.json").exists()
+
+
 def test_what_is_no_recipe_is_refused_in_one_line(place, capsys):
     (place.recipes / "empty.yaml").write_text("# nothing\n")
     with pytest.raises(SystemExit, match="error: .*empty.yaml: is no recipe"):
