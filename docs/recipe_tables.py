@@ -277,12 +277,13 @@ def trials(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
     lines = []
     for about, own in runs.items():
         best = [max(run["results"]["curve"], key=lambda epoch: epoch["f1"]) for run in own]
-        scores = [epoch["f1"] for epoch in best]
-        f1 = with_deviation(statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else None)
-        epochs = ", ".join(f"{epoch['epoch']:.0f}" for epoch in best)
-        minutes = statistics.median(run["seconds"] for run in own) / 60
-        lines.append([about, f1, epochs, len(own), f"{minutes:.0f}", ", ".join(sorted({run["commit"] for run in own}))])
-    header = ["what", "validation F1", "epoch", "seeds", "minutes", "commit"]
+        cells = []
+        for scores in ([run["results"]["scores"]["validation_f1"] for run in own], [epoch["f1"] for epoch in best]):
+            deviation = statistics.stdev(scores) if len(scores) > 1 else None
+            cells.append(with_deviation(statistics.mean(scores), deviation))
+        cells[1] += f" ({', '.join(format(epoch['epoch'], '.0f') for epoch in best)})"
+        lines.append([about, *cells, len(own), ", ".join(sorted({run["commit"] for run in own}))])
+    header = ["what", "validation F1", "best epoch", "seeds", "commit"]
     return table(header, lines) if lines else "Nothing was run yet."
 
 

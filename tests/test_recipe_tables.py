@@ -142,10 +142,11 @@ def test_trials_stand_below_the_rows_of_the_preset_with_the_score_of_their_best_
     for seed, (first, second) in {1: (60.0, 70.0), 2: (74.0, 72.0)}.items():
         curve = [{"epoch": 1.0, "f1": first}, {"epoch": 2.0, "f1": second}]
         run = {"configuration": {"about": "UMGF, upside down."}, "results": {"curve": curve}}
+        run["results"]["scores"] = {"validation_f1": second}
         run |= {"seconds": 120.0, "commit": "abc"}
         path = tmp_path / "trials" / "twitter2017" / "umgf_upside_down" / f"seed_{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(run), encoding="utf-8")
     page = recipe_tables.trials("twitter2017", tmp_path)
-    assert cells(page, "UMGF, upside down.")[1:] == ["72.00 ± 2.83", "2, 1", "2", "2", "abc"]
+    assert cells(page, "UMGF, upside down.")[1:] == ["71.00 ± 1.41", "72.00 ± 2.83 (2, 1)", "2", "abc"]
     assert recipe_tables.trials("twitter2015", tmp_path) == "Nothing was run yet."
