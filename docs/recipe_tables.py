@@ -265,6 +265,27 @@ def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
     return table(header, lines) if lines else ""
 
 
+def trials(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
+    """What was tried on a data set, judged on its validation split: the rows of the offline preset, then the trials."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for row in rows_of(OFFLINE + dataset, results_dir):
+        if row.runs and "text_model" in row.recipe.settings:
+            runs[f"{label(row.recipe.row)} (a row of the preset)"] = list(row.runs.values())
+    for path in sorted((results_dir / "trials" / dataset).glob("*/seed_*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        runs.setdefault(run["configuration"]["about"], []).append(run)
+    lines = []
+    for about, own in runs.items():
+        best = [max(run["results"]["curve"], key=lambda epoch: epoch["f1"]) for run in own]
+        scores = [epoch["f1"] for epoch in best]
+        f1 = with_deviation(statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else None)
+        epochs = ", ".join(f"{epoch['epoch']:.0f}" for epoch in best)
+        minutes = statistics.median(run["seconds"] for run in own) / 60
+        lines.append([about, f1, epochs, len(own), f"{minutes:.0f}", ", ".join(sorted({run["commit"] for run in own}))])
+    header = ["what", "validation F1", "epoch", "seeds", "minutes", "commit"]
+    return table(header, lines) if lines else "Nothing was run yet."
+
+
 def finished_rows(group: str, results_dir: Path = RECIPE_RESULTS) -> list[Row]:
     """The rows of a data set that were run, the best last."""
     finished = [row for row in rows_of(group, results_dir) if row.runs]

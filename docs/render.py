@@ -417,6 +417,7 @@ def pages() -> dict[Path, str]:
         DOCS / "results.md": results_page(results),
         DOCS / "tables.md": GENERATED.format("benchmarks/") + recipe_tables.tables_page(),
         DOCS / "which_system.md": which_system(),
+        DOCS / "what_was_tried.md": between_markers(DOCS / "what_was_tried.md", recipe_tables.trials("twitter2017")),
         DOCS / "first_real_model.md": first_model(results),
         DOCS / "speed.md": speed_page(results),
         DOCS / "reliability.md": reliability_page(read_results(RELIABILITY)),

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share
+from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share, weight
 
 
 @strict
@@ -46,8 +46,8 @@ class ObjectAgbanConfig(MultimodalNerConfig):
     bilinear_factor: int = at_least(1, 3)
     attention_dropout: float | int = share(0.2)
     alignment_size: int = at_least(2, 100)
-    alignment_weight: float | int = 1.0
-    alignment_object_weight: float | int = 5.37
+    alignment_weight: float | int = weight(1.0)
+    alignment_object_weight: float | int = weight(5.37)
     alignment_steps: int = at_least(0, 0)
 
     def processor_settings(self) -> dict[str, Any]:
@@ -57,8 +57,5 @@ class ObjectAgbanConfig(MultimodalNerConfig):
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""
         super().validate_architecture()
-        for name in ("alignment_weight", "alignment_object_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: a weight, at least 0.")
         if self.subword_labels == "x":
             raise ValueError("subword_labels='x' labels pieces, but objects are linked to words: use 'first'.")

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share
+from .configuration_multimodal_ner import MultimodalNerConfig, at_least, share, weight
 
 
 @strict
@@ -36,10 +36,4 @@ class RpbertConfig(MultimodalNerConfig):
     classifier_dropout: float | int = share(0.0)
     lstm_layers: int = at_least(0, 2)
     lstm_size: int = at_least(1, 256)
-    relation_weight: float | int = 0.05
-
-    def validate_architecture(self):
-        """Raise ValueError where two settings contradict each other."""
-        super().validate_architecture()
-        if self.relation_weight < 0:
-            raise ValueError(f"relation_weight={self.relation_weight}: a weight, at least 0.")
+    relation_weight: float | int = weight(0.05)

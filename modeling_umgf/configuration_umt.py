@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_multimodal_ner import AttentiveConfig, at_least, share
+from .configuration_multimodal_ner import AttentiveConfig, at_least, share, weight
 
 
 @strict
@@ -41,12 +41,10 @@ class UmtConfig(AttentiveConfig):
     num_heads: int = at_least(1, 12)
     d_ff: int = at_least(1, 3072)
     alpha: float | int = 0.5
-    auxiliary_weight: float | int = 0.5
+    auxiliary_weight: float | int = weight(0.5)
 
     def validate_architecture(self):
         """Raise ValueError where two settings contradict each other."""
         super().validate_architecture()
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: a share, 0 to 1.")
-        if self.auxiliary_weight < 0:
-            raise ValueError(f"auxiliary_weight={self.auxiliary_weight}: a weight, at least 0.")

@@ -4,7 +4,7 @@ import pytest
 from conftest import LABELS, tiny_config
 from huggingface_hub.errors import StrictDataclassError
 
-from modeling_umgf import RgcnConfig, UmgfConfig, systems
+from modeling_umgf import ObjectAgbanConfig, RgcnConfig, RpbertConfig, UmgfConfig, UmtConfig, systems
 
 every_configuration = pytest.mark.parametrize("config_class", [own.config for own in systems().values()])
 
@@ -56,6 +56,10 @@ def test_an_impossible_value_is_refused_with_the_name_of_its_setting(config_clas
         (RgcnConfig, "num_heads", 0),
         (RgcnConfig, "readout", "max"),
         (RgcnConfig, "gcn_norm", True),
+        (ObjectAgbanConfig, "alignment_weight", -1),
+        (ObjectAgbanConfig, "alignment_object_weight", float("inf")),
+        (RpbertConfig, "relation_weight", float("nan")),
+        (UmtConfig, "auxiliary_weight", -0.1),
     ],
 )
 def test_an_impossible_value_of_a_systems_own_setting_is_refused(config_class, name, value):

@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from conftest import tiny_config
-from huggingface_hub.errors import StrictDataclassError
 from systems_under_test import make_batch, make_config, make_model, make_processor, posts
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig
 
-from modeling_umgf.configuration_rpbert import RpbertConfig
 from modeling_umgf.modeling_multimodal_ner import Pieces
 from modeling_umgf.modeling_rpbert import RpbertForTokenClassification
 from modeling_umgf.systems import systems
@@ -118,8 +115,3 @@ def test_a_sequence_that_is_too_long_for_the_text_encoder_is_refused():
     batch = features_batch() | {"object_features": torch.zeros(2, 56, 16), "object_mask": None}
     with pytest.raises(ValueError, match="9 pieces and 56 regions of the picture are more than the 64.*max_length=8"):
         make_model("rpbert")(**batch)
-
-
-def test_a_negative_weight_is_refused():
-    with pytest.raises(StrictDataclassError, match="relation_weight=-1: a weight, at least 0"):
-        RpbertConfig(relation_weight=-1, text_config=tiny_config().text_config)

@@ -153,8 +153,6 @@ def test_contradictory_settings_are_refused_in_one_sentence():
         UmtConfig(num_heads=7)
     with pytest.raises(StrictDataclassError, match="alpha=1.5: a share, 0 to 1"):
         UmtConfig(alpha=1.5)
-    with pytest.raises(StrictDataclassError, match="auxiliary_weight=-1: a weight"):
-        UmtConfig(auxiliary_weight=-1)
 
 
 def test_the_decoder_of_the_spans_stays_in_float32(tmp_path):

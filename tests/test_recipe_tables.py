@@ -136,3 +136,16 @@ def test_the_figure_has_a_line_for_every_row_that_was_run(tmp_path):
     figure = draw_systems({GROUP: recipe_tables.finished_rows(GROUP, tmp_path)})
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["MiniLM-CRF (1)", "UMGF (1)", "RpBERT (1)"]
+
+
+def test_trials_stand_below_the_rows_of_the_preset_with_the_score_of_their_best_epoch(tmp_path):
+    for seed, (first, second) in {1: (60.0, 70.0), 2: (74.0, 72.0)}.items():
+        curve = [{"epoch": 1.0, "f1": first}, {"epoch": 2.0, "f1": second}]
+        run = {"configuration": {"about": "UMGF, upside down."}, "results": {"curve": curve}}
+        run |= {"seconds": 120.0, "commit": "abc"}
+        path = tmp_path / "trials" / "twitter2017" / "umgf_upside_down" / f"seed_{seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run), encoding="utf-8")
+    page = recipe_tables.trials("twitter2017", tmp_path)
+    assert cells(page, "UMGF, upside down.")[1:] == ["72.00 ± 2.83", "2, 1", "2", "2", "abc"]
+    assert recipe_tables.trials("twitter2015", tmp_path) == "Nothing was run yet."
