@@ -98,6 +98,7 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         default_factory=torch.cuda.is_available, metadata={"help": "Pin the batches in memory, for a GPU."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator reads the columns."})
+    ema_decay: float = field(default=0.0, metadata={"help": "Of the moving average of weights."})
     hub_strategy: str = field(default="end", metadata={"help": "What --push_to_hub uploads, and when: end = once."})
 
     def __post_init__(self):
@@ -252,6 +253,25 @@ class Continuation(TrainerCallback):
             state.best_model_checkpoint = best
 
 
+class WeightAverage(TrainerCallback):
+    """Ends the training with the exponential moving average of the weights of all steps."""
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        decay = min(args.ema_decay, (1 + state.global_step) / (10 + state.global_step))
+        if not hasattr(self, "average"):
+            self.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name in self.average:
+                    self.average[name].lerp_(p, 1 - decay)
+
+    def on_train_end(self, args, state, control, model=None, **_):
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name in self.average:
+                    p.copy_(self.average[name])
+
+
 class ShortLog:
     """Lets a callback print of what is logged only what a reader follows while a model trains: `PRINTED`."""
 
@@ -296,6 +316,8 @@ class MultimodalNerTrainer(Trainer):
         callbacks = [self.clock, self.continuation, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
             callbacks.append(EarlyStopping(args.early_stopping_patience))
+        if args.ema_decay:
+            callbacks.append(WeightAverage())
         self.order = None  # of the training posts, where it is `LengthGroups`
         self.lengths = {}  # pieces of the posts of datasets, by their fingerprints
         super().__init__(
