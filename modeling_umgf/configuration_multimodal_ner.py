@@ -114,6 +114,7 @@ class MultimodalNerConfig(PreTrainedConfig):
     cross_view_weight: float | int = weight(0.0)
     constrain_bio: bool = False
     letter_case: bool = False
+    r_drop_weight: float | int = weight(0.0)
     finetune_text: bool = True
     finetune_cnn: bool = True
     freeze_bn: bool = True

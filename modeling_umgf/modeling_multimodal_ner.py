@@ -529,6 +529,18 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         loss = predictions = None
         if labels is not None:
             losses = self.label_decoder.loss(emissions, labels, labelled) + auxiliary_loss  # [B]
+            if self.training and self.config.r_drop_weight:
+                again = self.model(
+                    input_ids=input_ids, attention_mask=attention_mask, word_starts=starts, **inputs
+                ).last_hidden_state
+                again = self.classifier(self.dropout(again)).float()
+                losses = (losses + self.label_decoder.loss(again, labels, labelled)) / 2
+                p, q = (
+                    self.label_decoder.marginals(own, labelled, differentiable=True).clamp(min=SMALLEST_PROBABILITY)
+                    for own in (emissions, again)
+                )
+                divergence = ((p - q) * (p.log() - q.log()) * labelled[..., None]).sum((1, 2)) / 2
+                losses = losses + self.config.r_drop_weight * divergence
             if self.training and self.config.cross_view_weight:
                 text = {"input_ids": input_ids, "attention_mask": attention_mask, "word_starts": starts}
                 losses = losses + self.cross_view_loss(emissions, labels, labelled, text | inputs)
