@@ -205,3 +205,11 @@ def test_the_quick_start_trains_a_row_of_the_contrast_tweets():
     for script, row in (("contrast_tweets", "umgf"), ("relation_contrast_tweets", "rgcn")):
         settings = Recipe.read(ROOT / "dataset_scripts" / f"{script}.yaml").settings
         assert Recipe.read(ROOT / "recipes" / script / f"{row}.yaml").settings | {"seed": 1} == settings
+
+
+def test_the_first_model_is_trained_as_the_row_whose_score_its_page_promises():
+    first = Recipe.read(ROOT / "recipes" / "first_model.yaml").settings
+    row = Recipe.read(ROOT / "recipes" / "offline" / "twitter2017" / "bert_crf.yaml").settings
+    places = {"train_file", "validation_file", "test_file", "dataset_name", "text_model", "text_only", "model_type"}
+    assert {k: v for k, v in first.items() if k not in places} == {k: v for k, v in row.items() if k not in places}
+    assert first["text_only"] and row["model_type"] == "text_only"
