@@ -1,6 +1,7 @@
 """Tables in Markdown, and how scores over seeds are written in them."""
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -14,3 +15,8 @@ def with_deviation(mean: float | None, deviation: float | None) -> str:
     if mean is None:
         return ""
     return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean and standard deviation; of one value the value alone."""
+    return with_deviation(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from markdown_table import table, with_deviation
+from markdown_table import over_seeds, table, with_deviation
 
 from benchmarks.compare_recipes import STATISTICS, finished_seeds
 from benchmarks.recipes import Recipe
@@ -94,9 +94,7 @@ class Row:
     def cell(self, score: str) -> str:
         """Mean and standard deviation over the runs."""
         values = self.values(score)
-        if not values:
-            return ""
-        return with_deviation(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+        return over_seeds(values) if values else ""
 
     def material(self) -> str:
         """What a row of the offline preset reads."""
@@ -277,12 +275,10 @@ def trials(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
     lines = []
     for about, own in runs.items():
         best = [max(run["results"]["curve"], key=lambda epoch: epoch["f1"]) for run in own]
-        cells = []
-        for scores in ([run["results"]["scores"]["validation_f1"] for run in own], [epoch["f1"] for epoch in best]):
-            deviation = statistics.stdev(scores) if len(scores) > 1 else None
-            cells.append(with_deviation(statistics.mean(scores), deviation))
-        cells[1] += f" ({', '.join(format(epoch['epoch'], '.0f') for epoch in best)})"
-        lines.append([about, *cells, len(own), ", ".join(sorted({run["commit"] for run in own}))])
+        kept = over_seeds([run["results"]["scores"]["validation_f1"] for run in own])
+        epochs = ", ".join(f"{epoch['epoch']:.0f}" for epoch in best)
+        commits = ", ".join(sorted({run["commit"] for run in own}))
+        lines.append([about, kept, f"{over_seeds([epoch['f1'] for epoch in best])} ({epochs})", len(own), commits])
     header = ["what", "validation F1", "best epoch", "seeds", "commit"]
     return table(header, lines) if lines else "Nothing was run yet."
 

@@ -294,11 +294,20 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             context_mask: [B, n] bool, pieces of the context; None = there is none.
             output_gates: return the gates.
             inputs: what `fuse` reads, such as `pixel_values`; the rest is for the text encoder, e.g. output_attentions.
+
+        Raises:
+            ValueError: the letter case of words is read and not told, or told and not read.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if token_type_ids is not None and getattr(self.config.text_config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_type_ids
+        told = inputs.get("letter_case") is not None
+        if told != self.config.letter_case:
+            raise ValueError(
+                f"This model has letter_case={self.config.letter_case}, but the batch has {'a' if told else 'no'} "
+                "letter_case: call tell_letter_case(tokenizer) for a model that reads it, and for no other."
+            )
         nodes = {name: inputs.pop(name) for name in self.fused_inputs() if name in inputs}
         text = self.encode_text(input_ids, attention_mask, **inputs)
         words = self.fuse(Pieces(text.last_hidden_state, attention_mask.bool(), word_starts, context_mask), **nodes)
@@ -343,7 +352,6 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             letter_case: [B, n] that of the pieces' words, for a model that is told (see `letter_cases`).
             kwargs: for the encoder.
         """
-        self.check_letter_case(letter_case)
         embeds = letter_case is not None or bool(self.training and self.config.word_dropout)
         if self.counts_padding:  # else padding on the left would move the text
             kwargs.setdefault("position_ids", (attention_mask.long().cumsum(1) - 1).clamp(min=0))
@@ -364,15 +372,6 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         if rows is not None:
             outputs.last_hidden_state = rows.unpack(outputs.last_hidden_state, mask)
         return outputs
-
-    def check_letter_case(self, letter_case: torch.Tensor | None) -> None:
-        """Raise ValueError where a batch lacks the letter case of words that is read, or has one that is not."""
-        if (letter_case is not None) != self.config.letter_case:
-            raise ValueError(
-                f"This model has letter_case={self.config.letter_case}, but the batch has "
-                f"{'no' if letter_case is None else 'a'} letter_case: call tell_letter_case(tokenizer) for a model "
-                "that reads it, and for no other."
-            )
 
     def embed_pieces(self, input_ids: torch.Tensor, letter_case: torch.Tensor | None = None) -> torch.Tensor:
         """Return the embeddings of pieces [B, n], of the width that the text encoder has there; with word dropout."""

@@ -48,7 +48,6 @@ class RpbertModel(MultimodalNerModel):
         """Only look up the embeddings of the pieces: `fuse` lets the encoder read them next to the picture."""
         if given := [name for name, value in kwargs.items() if value is not None and value is not False]:
             raise ValueError(f"RpBERT's text encoder reads text and picture at once: it takes no {', '.join(given)}.")
-        self.check_letter_case(letter_case)
         return BaseModelOutput(last_hidden_state=self.embed_pieces(input_ids, letter_case))
 
     def fuse(
