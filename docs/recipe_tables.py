@@ -147,7 +147,7 @@ def label(name: str) -> str:
     for own in published():
         for row in own["rows"]:
             if row.get("recipe") == name:
-                return re.sub(r"^BERT", "MiniLM", row["name"].partition(",")[0])
+                return re.sub(r"^BERT", "MiniLM", row["name"].partition(", re-run")[0])
     return name
 
 
@@ -198,7 +198,7 @@ def paper_table(one: dict[str, Any], dataset: str, results_dir: Path) -> str:
             row = row_of(group, own["recipe"], results_dir)
             if row is not None and (row.runs or group.startswith(OFFLINE)):
                 kind = kind.replace("no pixels", row.material())
-                lines.append([own["name"].partition(",")[0], kind, *map(row.cell, SCORES), row.seeds()])
+                lines.append([own["name"].partition(", re-run")[0], kind, *map(row.cell, SCORES), row.seeds()])
     return table(["approach", "from", *HEADER, "seeds"], lines)
 
 

@@ -63,6 +63,14 @@ def test_a_run_with_pictures_gets_a_line_of_its_own(tmp_path):
     assert cells(section, "R-GCN", "ours, with pictures")[-2:] == ["85.00", "1"]
 
 
+def test_our_line_has_the_whole_name_of_the_published_one(tmp_path):
+    page = recipe_tables.tables_page(tmp_path)
+    section = page[page.index("## R-GCN, Table 2") :]
+    assert cells(section, "R-GCN w/o InterRG, IntraRG", "ours, MiniLM, no pixels")
+    assert recipe_tables.label("rgcn_without_relations") == "R-GCN w/o InterRG, IntraRG"
+    assert cells(page, "UMT", "ours, MiniLM, no pixels"), "not: UMT, re-run by"
+
+
 def test_every_table_of_the_papers_is_there_for_every_data_set():
     page = recipe_tables.tables_page()
     for title in (
