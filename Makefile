@@ -18,6 +18,7 @@ soak:  ## the long tests of reliability; their figures go to benchmarks/reliabil
 versions:  ## all tests with the lowest and the newest dependencies; benchmarks/versions.py has the other Pythons
 	python -m pip install -q uv
 	python -m benchmarks.versions --python 3.10 --resolution lowest-direct
+	python docs/render.py
 	python -m benchmarks.versions --python 3.13 --resolution highest
 	python docs/render.py
 

@@ -5,7 +5,8 @@
     python -m benchmarks.versions --python 3.13 --resolution highest tests/test_hub.py
 
 The environment is fresh, lies in a temporary folder (about 6 GB) and is removed. A run of the whole suite is stored as
-a row of docs/reliability.md; with arguments for pytest (files, -k …) it is a trial and stored nowhere.
+a row of docs/reliability.md, to be written by docs/render.py before the next run; with arguments for pytest (files,
+-k …) it is a trial and stored nowhere.
 """
 
 import argparse
