@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from benchmarks import versions
 
@@ -60,3 +62,23 @@ def test_a_missing_uv_is_named(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit, match="pip install"):
         versions.main([])
+
+
+ROWS_OF_THE_LOWEST = sorted((ROOT / "benchmarks" / "reliability").glob("versions_*_lowest-direct.json"))
+
+
+@pytest.mark.parametrize("path", ROWS_OF_THE_LOWEST, ids=lambda path: path.stem)
+def test_the_lower_bounds_are_the_versions_that_were_tried(path):
+    """A resolver is free to take a later version of one package to have an early one of another."""
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    row = json.loads(path.read_text())
+    place = {"python_version": row["python"].rpartition(".")[0], "python_full_version": row["python"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = {}
+    for line in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
+        requirement = Requirement(line)
+        if requirement.name in row["measured"] and (requirement.marker is None or requirement.marker.evaluate(place)):
+            lower = [one.version for one in requirement.specifier if one.operator in (">=", "==")]
+            bounds[requirement.name] = Version(lower[0])
+    assert len(bounds) > 15
+    assert {name: Version(row["measured"][name]) for name in bounds} == bounds
