@@ -211,7 +211,8 @@ def wait_for(running: list[subprocess.Popen]) -> str:
 
 
 def test_parameters_that_two_processes_share_get_the_gradients_of_one():
-    assert wait_for(start_two("train_sharded.py")).split()[-len(SYSTEMS) :] == SYSTEMS
+    printed = wait_for(start_two("train_sharded.py")).splitlines()  # warnings of libraries among them
+    assert [line for line in printed if line in SYSTEMS] == SYSTEMS
 
 
 def test_two_processes_train_as_one_with_the_same_global_batch_and_evaluate_every_post_once(tmp_path):
