@@ -114,6 +114,10 @@ class MultimodalNerConfig(PreTrainedConfig):
     cross_view_weight: float | int = weight(0.0)
     constrain_bio: bool = False
     letter_case: bool = False
+    r_drop_weight: float | int = weight(0.0)
+    layer_mix: bool = False
+    mean_pooling: bool = False
+    reinit_layers: int = 0
     finetune_text: bool = True
     finetune_cnn: bool = True
     freeze_bn: bool = True

@@ -55,6 +55,7 @@ class RgcnConfig(AttentiveConfig):
     gcn_norm: Literal["sym", "none"] = "sym"
     inter_granularity: Literal["pooled", "region"] = "pooled"
     num_heads: int = at_least(1, 8)
+    zero_init: bool = False
 
     def processor_settings(self) -> dict[str, Any]:
         """How many neighbours are looked up."""

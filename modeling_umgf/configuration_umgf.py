@@ -62,6 +62,9 @@ class UmgfConfig(MultimodalNerConfig):
     share_modal_params: bool = False
     intra_ffn: bool = False
     concat_bert: bool = True
+    zero_init: bool = False
+    node_dropout: float = 0.0
+    context_nodes: bool = False
 
     def processor_settings(self) -> dict[str, Any]:
         """Which objects become nodes."""

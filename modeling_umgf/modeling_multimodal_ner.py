@@ -88,6 +88,7 @@ class Pieces(NamedTuple):
     mask: torch.Tensor
     word_starts: torch.Tensor | None = None
     context: torch.Tensor | None = None
+    mean: bool = False
 
     def own(self) -> torch.Tensor:
         """The pieces of the posts alone, without their context: [B, n] bool."""
@@ -95,6 +96,8 @@ class Pieces(NamedTuple):
 
     def words(self, states: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states [B, w, …] of the words among those of the pieces [B, n, …], and the real words [B, w]."""
+        if states is None and self.mean and self.word_starts is not None:
+            return mean_words(self.states, self.own(), self.word_starts)
         return words_of(self.states if states is None else states, self.own(), self.word_starts)
 
 
@@ -185,6 +188,16 @@ class MultimodalNerPreTrainedModel(PreTrainedModel):
         model = cls(cls.config_class(**config))
         if not isinstance(text, dict):
             _copy_weights(text_model, model.base_model.text_model, text)
+            if model.config.reinit_layers:
+                for layer in model.base_model.text_model.encoder.layer[-model.config.reinit_layers :]:
+                    for module in layer.modules():
+                        module._is_hf_initialized = False
+                        if isinstance(module, nn.Linear):
+                            nn.init.normal_(module.weight, std=0.02)
+                            nn.init.zeros_(module.bias)
+                        elif isinstance(module, nn.LayerNorm):
+                            nn.init.ones_(module.weight)
+                            nn.init.zeros_(module.bias)
         if vision is not None:
             _copy_weights(vision_model, model.base_model.vision_model, vision)
         return model
@@ -259,6 +272,8 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         self.letter_case = None
         if config.letter_case:
             self.letter_case = LetterCaseEmbedding(self.text_model.get_input_embeddings().embedding_dim)
+        if config.layer_mix:
+            self.layer_mix = nn.Parameter(torch.zeros(config.text_config.num_hidden_layers + 1))
         self.vision_model = None
         if config.vision_config is not None:
             self.vision_model = build_encoder(config.vision_config).requires_grad_(config.finetune_cnn)
@@ -310,7 +325,9 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             )
         nodes = {name: inputs.pop(name) for name in self.fused_inputs() if name in inputs}
         text = self.encode_text(input_ids, attention_mask, **inputs)
-        words = self.fuse(Pieces(text.last_hidden_state, attention_mask.bool(), word_starts, context_mask), **nodes)
+        words = self.fuse(
+            Pieces(text.last_hidden_state, attention_mask.bool(), word_starts, context_mask, self.config.mean_pooling), **nodes
+        )
         return MultimodalNerModelOutput(
             last_hidden_state=words.states,
             word_mask=words.mask,
@@ -364,11 +381,16 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
             letter_case = None if letter_case is None else rows.pack(letter_case)
             kwargs = {name: rows.pack(tensor.expand_as(input_ids)) for name, tensor in kwargs.items()}
             input_ids, attention_mask = rows.pack(input_ids), rows.attention_mask
+        if self.config.layer_mix:
+            kwargs["output_hidden_states"] = True
         if embeds:
             embeddings = self.embed_pieces(input_ids, letter_case)
             outputs = self.text_model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
         else:
             outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if self.config.layer_mix:
+            mix = (self.layer_mix.softmax(0)[:, None, None, None] * torch.stack(outputs.hidden_states)).sum(0)
+            outputs.last_hidden_state, outputs.hidden_states = mix, None
         if rows is not None:
             outputs.last_hidden_state = rows.unpack(outputs.last_hidden_state, mask)
         return outputs
@@ -528,6 +550,18 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
         loss = predictions = None
         if labels is not None:
             losses = self.label_decoder.loss(emissions, labels, labelled) + auxiliary_loss  # [B]
+            if self.training and self.config.r_drop_weight:
+                again = self.model(
+                    input_ids=input_ids, attention_mask=attention_mask, word_starts=starts, **inputs
+                ).last_hidden_state
+                again = self.classifier(self.dropout(again)).float()
+                losses = (losses + self.label_decoder.loss(again, labels, labelled)) / 2
+                p, q = (
+                    self.label_decoder.marginals(own, labelled, differentiable=True).clamp(min=SMALLEST_PROBABILITY)
+                    for own in (emissions, again)
+                )
+                divergence = ((p - q) * (p.log() - q.log()) * labelled[..., None]).sum((1, 2)) / 2
+                losses = losses + self.config.r_drop_weight * divergence
             if self.training and self.config.cross_view_weight:
                 text = {"input_ids": input_ids, "attention_mask": attention_mask, "word_starts": starts}
                 losses = losses + self.cross_view_loss(emissions, labels, labelled, text | inputs)
@@ -635,6 +669,17 @@ def words_of(
         return states, attention_mask
     index = word_starts.clamp(min=0)[..., None].expand(-1, -1, states.shape[-1])  # [B, w, …]
     return states.gather(1, index), word_starts >= 0
+
+
+def mean_words(states, own, word_starts):
+    """Means over the pieces of each word; the last piece of a post, [SEP], belongs to none."""
+    own = own & nn.functional.pad(own[:, 1:], (0, 1))
+    place = torch.arange(states.shape[1], device=states.device)
+    real = word_starts >= 0
+    word = ((word_starts[:, :, None] <= place) & real[:, :, None]).sum(1) - 1  # [B, n]
+    share = (word[:, None] == torch.arange(word_starts.shape[1], device=states.device)[:, None]) & own[:, None]
+    share = share.to(states.dtype)
+    return share @ states / share.sum(-1, keepdim=True).clamp(min=1), real
 
 
 def _public_name(source: str | os.PathLike | dict | None) -> str:

@@ -86,6 +86,11 @@ class RgcnModel(MultimodalNerModel):
         self.image_layer = TransformerLayer(d, config.num_heads, d, config.dropout)
         self.cross_layer = TransformerLayer(d, config.num_heads, d, config.dropout)
         self.post_init()
+        if config.zero_init:
+            with torch.no_grad():
+                for layer in (self.text_layer, self.cross_layer):
+                    layer.attention.output.weight.zero_()
+                    layer.feed_forward[2].weight.zero_()
 
     def fuse(
         self,

@@ -103,6 +103,9 @@ class UmgfModel(MultimodalNerModel):
         )
         self.layers = nn.ModuleList(UmgfLayer(config, i == config.num_layers - 1) for i in range(config.num_layers))
         self.post_init()
+        if config.zero_init:
+            with torch.no_grad():
+                self.layers[-1].text.feed_forward_norm.weight.zero_()
 
     def fuse(
         self, text: Pieces, pixel_values=None, object_features=None, object_mask=None, inter_modal_mask=None
@@ -134,6 +137,14 @@ class UmgfModel(MultimodalNerModel):
         edges = edges.bool() & word_mask[:, :, None] & object_mask[:, None, :]
 
         H_o = self.object_mlp(self.visual_projection(o))  # [B, m, d]
+        if self.config.context_nodes and text.context is not None:
+            H_o = torch.cat([H_o, self.text_mlp(H)], 1)
+            real = text.context & text.mask
+            object_mask = torch.cat([object_mask, real], 1)
+            edges = torch.cat([edges, word_mask[:, :, None] & real[:, None]], 2)
+        if self.training and self.config.node_dropout:
+            object_mask = object_mask & (torch.rand(object_mask.shape) >= self.config.node_dropout)
+            edges = edges & object_mask[:, None]
         gates = []
         for layer in self.layers:
             H_x, H_o, gate = layer(H_x, H_o, word_mask, object_mask, edges)

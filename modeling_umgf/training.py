@@ -98,6 +98,8 @@ class MultimodalNerTrainingArguments(TrainingArguments):
         default_factory=torch.cuda.is_available, metadata={"help": "Pin the batches in memory, for a GPU."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: the collator reads the columns."})
+    fgm: float = field(default=0.0, metadata={"help": "Length of the adversarial step of embeddings."})
+    ema_decay: float = field(default=0.0, metadata={"help": "Of the moving average of weights."})
     hub_strategy: str = field(default="end", metadata={"help": "What --push_to_hub uploads, and when: end = once."})
 
     def __post_init__(self):
@@ -252,6 +254,25 @@ class Continuation(TrainerCallback):
             state.best_model_checkpoint = best
 
 
+class WeightAverage(TrainerCallback):
+    """Ends the training with the exponential moving average of the weights of all steps."""
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        decay = min(args.ema_decay, (1 + state.global_step) / (10 + state.global_step))
+        if not hasattr(self, "average"):
+            self.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name in self.average:
+                    self.average[name].lerp_(p, 1 - decay)
+
+    def on_train_end(self, args, state, control, model=None, **_):
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name in self.average:
+                    p.copy_(self.average[name])
+
+
 class ShortLog:
     """Lets a callback print of what is logged only what a reader follows while a model trains: `PRINTED`."""
 
@@ -296,6 +317,8 @@ class MultimodalNerTrainer(Trainer):
         callbacks = [self.clock, self.continuation, *(callbacks or [])]
         if args.early_stopping_patience and args.eval_strategy != "no" and args.load_best_model_at_end:
             callbacks.append(EarlyStopping(args.early_stopping_patience))
+        if args.ema_decay:
+            callbacks.append(WeightAverage())
         self.order = None  # of the training posts, where it is `LengthGroups`
         self.lengths = {}  # pieces of the posts of datasets, by their fingerprints
         super().__init__(
@@ -320,6 +343,16 @@ class MultimodalNerTrainer(Trainer):
             args.dataloader_num_workers,
             self.compute_loss_context_manager,
         )
+
+    def training_step(self, model, inputs, *arguments):
+        loss = super().training_step(model, dict(inputs), *arguments)
+        if self.args.fgm:
+            weight = model.base_model.text_model.get_input_embeddings().weight
+            delta = self.args.fgm * weight.grad / weight.grad.norm().clamp(min=1e-12)
+            weight.data.add_(delta)
+            super().training_step(model, dict(inputs), *arguments)
+            weight.data.sub_(delta)
+        return loss
 
     def entity_scores(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predicted label ids [B, w] against gold ones, -100 = padding; words that were cut off count as O."""
