@@ -131,6 +131,11 @@ def published() -> list[dict[str, Any]]:
     return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
 
 
+def approach(row: dict[str, Any]) -> str:
+    """What a published row is called, whoever ran it again."""
+    return row["name"].partition(", re-run")[0]
+
+
 def row_of(group: str, name: str, results_dir: Path = RECIPE_RESULTS) -> Row | None:
     """The row of a recipe; None where there is none of this name."""
     path = RECIPES / group / f"{name}.yaml"
@@ -147,7 +152,7 @@ def label(name: str) -> str:
     for own in published():
         for row in own["rows"]:
             if row.get("recipe") == name:
-                return re.sub(r"^BERT", "MiniLM", row["name"].partition(", re-run")[0])
+                return re.sub(r"^BERT", "MiniLM", approach(row))
     return name
 
 
@@ -198,7 +203,7 @@ def paper_table(one: dict[str, Any], dataset: str, results_dir: Path) -> str:
             row = row_of(group, own["recipe"], results_dir)
             if row is not None and (row.runs or group.startswith(OFFLINE)):
                 kind = kind.replace("no pixels", row.material())
-                lines.append([own["name"].partition(", re-run")[0], kind, *map(row.cell, SCORES), row.seeds()])
+                lines.append([approach(own), kind, *map(row.cell, SCORES), row.seeds()])
     return table(["approach", "from", *HEADER, "seeds"], lines)
 
 

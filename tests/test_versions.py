@@ -12,6 +12,7 @@ from packaging.version import Version
 from benchmarks import versions
 
 ROOT = Path(__file__).parents[1]
+ROWS_OF_THE_LOWEST = sorted((ROOT / "benchmarks" / "reliability").glob("versions_*_lowest-direct.json"))
 SUITE = """
 import pytest
 
@@ -64,15 +65,12 @@ def test_a_missing_uv_is_named(monkeypatch):
         versions.main([])
 
 
-ROWS_OF_THE_LOWEST = sorted((ROOT / "benchmarks" / "reliability").glob("versions_*_lowest-direct.json"))
-
-
 @pytest.mark.parametrize("path", ROWS_OF_THE_LOWEST, ids=lambda path: path.stem)
 def test_the_lower_bounds_are_the_versions_that_were_tried(path):
     """A resolver is free to take a later version of one package to have an early one of another."""
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     row = json.loads(path.read_text())
-    place = {"python_version": row["python"].rpartition(".")[0], "python_full_version": row["python"]}
+    place = {"python_version": row["python"].rpartition(".")[0]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     bounds = {}
     for line in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
