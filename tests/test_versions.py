@@ -65,18 +65,20 @@ def test_a_missing_uv_is_named(monkeypatch):
         versions.main([])
 
 
-@pytest.mark.parametrize("path", ROWS_OF_THE_LOWEST, ids=lambda path: path.stem)
-def test_the_lower_bounds_are_the_versions_that_were_tried(path):
-    """A resolver is free to take a later version of one package to have an early one of another."""
+@pytest.mark.skipif(not ROWS_OF_THE_LOWEST, reason="no run with the lowest versions is stored")
+def test_the_lower_bounds_are_the_versions_that_were_tried():
+    """Where a Python has no wheel of the lowest version its row has a later one; some row must have the lowest."""
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
-    row = json.loads(path.read_text())
-    place = {"python_version": row["python"].rpartition(".")[0]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    bounds = {}
+    rows = [json.loads(path.read_text()) for path in ROWS_OF_THE_LOWEST]
     for line in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
         requirement = Requirement(line)
-        if requirement.name in row["measured"] and (requirement.marker is None or requirement.marker.evaluate(place)):
-            lower = [one.version for one in requirement.specifier if one.operator in (">=", "==")]
-            bounds[requirement.name] = Version(lower[0])
-    assert len(bounds) > 15
-    assert {name: Version(row["measured"][name]) for name in bounds} == bounds
+        if requirement.name == project["name"]:
+            continue
+        lower = next(Version(one.version) for one in requirement.specifier if one.operator in (">=", "=="))
+        versions_of_rows = []
+        for row in rows:
+            place = {"python_version": row["python"].rpartition(".")[0]}
+            if requirement.marker is None or requirement.marker.evaluate(place):
+                versions_of_rows.append(Version(row["measured"][requirement.name]))
+        assert min(versions_of_rows) == lower, line
