@@ -18,6 +18,7 @@ import timm
 from conftest import tiny_config, tiny_tokenizer
 from finished_run import train
 from hub_stand_in import OWNER, HubStandIn, Repository
+from parallel_runs import free_port
 from PIL import Image
 from timm.models._hub import save_for_hf
 from tiny_describers import save_captioner, save_labeler
@@ -150,6 +151,7 @@ def test_every_block_of_a_page_runs(page, hub, workplace):
     listing.write_text(json.dumps(to_run), encoding="utf-8")
     environment = hub.environment(workplace / "home", OWNER, OMP_NUM_THREADS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["PET_MASTER_PORT"] = str(free_port())  # of torchrun: 29500 may be another test's
     command = [sys.executable, str(ROOT / "tests" / "run_page.py"), str(listing)]
     done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
