@@ -13,7 +13,6 @@ import sys
 import unicodedata
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # finished requests that it keeps in memory
 
 import gradio as gr
 from transformers import pipeline
