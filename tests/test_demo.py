@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from finished_run import train
+from parallel_runs import free_port
 from PIL import Image as PILImage
 from transformers import pipeline
 
@@ -80,9 +81,7 @@ def page(folders):
     from playwright.sync_api import sync_playwright
 
     model, data, _ = folders
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}/"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(model.parent / "home")}
     command = [sys.executable, str(APP), str(model), "--examples", str(data), "--port", str(port)]

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from long_runs import growth, size_of
+from parallel_runs import free_port
 from test_demo import APP, POST
 from test_demo import folders as folders  # a model that has learnt two posts
 
@@ -146,9 +146,7 @@ def visit(folders, folder: Path, requests: int, visitors: int) -> tuple[int, lis
     model, _, picture = folders
     (folder / "picture.png").write_bytes(picture.read_bytes())
     (folder / "text.png").write_text("no picture")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}/"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "home")}
     command = [sys.executable, str(APP), str(model), "--port", str(port)]
