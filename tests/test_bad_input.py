@@ -191,7 +191,8 @@ def scores_are_numbers_between_0_and_100(gold, predicted):
 
 # --------------------------------------------------------------------------------------------------------------- files
 
-FOLDER = Path(tempfile.mkdtemp(prefix="bad_input-"))
+TEMPORARY = tempfile.TemporaryDirectory(prefix="bad_input-")  # removed when the interpreter ends
+FOLDER = Path(TEMPORARY.name)
 
 
 def write(name: str, content: bytes | str) -> Path:
