@@ -27,7 +27,7 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]  # the checkout, installed or not
 
 import recipe_tables  # noqa: E402
-from markdown_table import over_seeds, table, with_deviation  # noqa: E402
+from markdown_table import over_seeds, table  # noqa: E402
 
 import modeling_umgf  # noqa: E402
 from modeling_umgf.model_card import render_model_card  # noqa: E402
@@ -42,7 +42,8 @@ GROUPS = (
     "contrast_tweets_of_one_name",
     "relation_contrast_tweets",
 )
-CARD_OF = "contrast_tweets"  # the result whose model is described in model_card.md, until its recipe was run
+FIRST_MODEL = "offline/twitter2017"  # the data set whose text-only row the walk-through trains
+CARD_OF = "contrast_tweets"  # the data set whose UMGF is described in model_card.md
 MARKERS = "<!-- results: begin -->", "<!-- results: end -->"
 GENERATED = "<!-- Written by docs/render.py from {}; changes here are lost. -->\n\n"
 
@@ -182,7 +183,7 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
     parts = [GENERATED.format("benchmarks/results/*.json") + "# Results\n", RESULTS_INTRODUCTION]
     for name, result in results.items():
         elsewhere = ["[Speed](speed.md) has the tables."] if name in ON_SPEED_PAGE else None
-        parts += [f"\n## {title(name)}\n"] + note(result) + (elsewhere or result_tables(result["results"]))
+        parts += [f"\n## {title(name)}\n"] + (elsewhere or result_tables(result["results"]))
         versions = ", ".join(f"{package} {version}" for package, version in result.get("versions", {}).items())
         facts = (result.get("date"), result.get("machine"), f"Python {result.get('python')}", versions)
         seconds = f"{result['seconds']:,.0f} s in all. " if "seconds" in result else ""
@@ -200,24 +201,12 @@ ON_SPEED_PAGE = ("speed", "speed_cuda")
 RESULTS_INTRODUCTION = """
 Every number here was printed by a command of `benchmarks/` and stored in `benchmarks/results/`. Scores are F1 of whole
 names in %, counted over the whole split (lenient, as seqeval; strict is IOB2). ± is the standard deviation over seeds.
-Systems are compared in [Which system](which_system.md) and [the papers' tables](tables.md). What was made by the former
-command `benchmarks.run_seeds` is replaced as its [recipe](recipes.md) is run.
+Systems are compared in [Which system](which_system.md) and [the papers' tables](tables.md).
 """.lstrip()
 
 
-def note(result: dict[str, Any]) -> list[str]:
-    """What the settings file of a result says about itself: the comment on its first lines."""
-    file = re.search(r"\S+\.ya?ml", result.get("configuration", {}).get("command", ""))
-    if file is None or not (ROOT / file[0]).exists():
-        return []
-    lines = itertools.takewhile(lambda line: line.startswith("#"), (ROOT / file[0]).read_text().splitlines())
-    return [" ".join(line.lstrip("# ") for line in lines) + "\n"]
-
-
 def result_tables(results: Any) -> list[str]:
-    """Tables for one result: scores over seeds where there are several, else whatever it holds."""
-    if isinstance(results, dict) and "mean" in results:
-        return [score_table({"": results})]
+    """Tables for whatever a result holds."""
     if isinstance(results, list) and all(isinstance(row, dict) for row in results):
         columns = list(dict.fromkeys(itertools.chain.from_iterable(results)))
         rows = []
@@ -238,50 +227,14 @@ def result_tables(results: Any) -> list[str]:
     return ([table(["what", "value"], rows)] if rows else []) + parts
 
 
-VARIANTS = {
-    "test_f1": "F1",
-    "test_strict_f1": "strict F1",
-    "test_without_pictures_f1": "F1 without pictures",
-    "test_shuffled_pictures_f1": "F1 with pictures of other posts",
-    "validation_f1": "validation F1",
-}
-
-
-def score_table(results: dict[str, dict[str, Any]]) -> str:
-    """One row for each result with scores over seeds."""
-    known = set().union(*(result["mean"] for result in results.values()))
-    keys = [key for key in VARIANTS if key in known]
-    rows = []
-    for name, result in results.items():
-        scores = [with_deviation(result["mean"].get(key), result["deviation"].get(key)) for key in keys]
-        runs = result.get("runs", result.get("seeds", ()))
-        rows.append([name] + scores + [len(runs)])
-    header = ["run"] + [VARIANTS[key] for key in keys] + ["seeds"]
-    if not any(results):  # one result without a name needs no column of names
-        header = header[1:]
-        rows = [row[1:] for row in rows]
-    return table(header, rows)
-
-
-def numbers(results: dict[str, dict[str, Any]]) -> str:
+def numbers() -> str:
     """The tables of numbers in README: real posts first."""
-    parts = [recipe_tables.summary(group) for group in GROUPS[:2]]
-    trained = {name: result for name, result in results.items() if "mean" in result["results"]}
-    if trained:
-        runs_of: dict[str, list[str]] = {}
-        for name, result in trained.items():
-            for text in note(result):
-                runs_of.setdefault(text, []).append(title(name))
-        notes = [f"- {'; '.join(runs)}: {text.strip()}" for text, runs in runs_of.items()]
-        parts.append(score_table({title(name): result["results"] for name, result in trained.items()}))
-        parts.append("\n".join(notes))
-    parts += [recipe_tables.summary(group) for group in GROUPS[2:]]
-    return "\n\n".join(part for part in parts if part) or "No results are stored yet."
+    return "\n\n".join(part for part in map(recipe_tables.summary, GROUPS) if part) or "No results are stored yet."
 
 
-def readme(results: dict[str, dict[str, Any]]) -> str:
+def readme() -> str:
     """README.md with the table between its markers renewed."""
-    return between_markers(ROOT / "README.md", numbers(results))
+    return between_markers(ROOT / "README.md", numbers())
 
 
 def which_system() -> str:
@@ -294,18 +247,12 @@ def which_system() -> str:
     return between_markers(DOCS / "which_system.md", "\n".join(parts).strip())
 
 
-def first_model(results: dict[str, dict[str, Any]]) -> str:
+def first_model() -> str:
     """docs/first_real_model.md with what to expect between its markers renewed."""
-    row = recipe_tables.row_of("offline/twitter2017", "bert_crf")
-    if row.runs:
-        scores = [run["results"]["scores"]["test_f1"] for run in row.runs.values()]
-        seconds = statistics.mean(run["seconds"] for run in row.runs.values())
-        machine = next(iter(row.runs.values()))["machine"]
-    else:
-        stored = results["twitter2017_text_only"]
-        scores = [run["results"]["test_f1"] for run in stored["results"]["runs"]]
-        seconds = stored["seconds"] / len(scores)
-        machine = stored["machine"]
+    row = recipe_tables.row_of(FIRST_MODEL, "bert_crf")
+    scores = [run["results"]["scores"]["test_f1"] for run in row.runs.values()]
+    seconds = statistics.mean(run["seconds"] for run in row.runs.values())
+    machine = next(iter(row.runs.values()))["machine"]
     told = f"It takes {seconds / 60:.0f} minutes ({machine})."
     told += f" Expect a test F1 of {over_seeds(scores)} ({len(scores)} seeds)."
     return between_markers(DOCS / "first_real_model.md", told)
@@ -329,11 +276,11 @@ def between_markers(page: Path, text: str) -> str:
     return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}\n{end}", written, flags=re.DOTALL)
 
 
-def package_card(results: dict[str, dict[str, Any]]) -> str:
+def package_card() -> str:
     """model_card.md: the card of the model that the quick start trains, with all stored seeds."""
     row = recipe_tables.row_of(CARD_OF, "umgf")
     runs = [run["results"]["facts"] | {"results": run["results"]["scores"]} for run in row.runs.values()]
-    return str(render_model_card(runs or results[CARD_OF]["results"]["runs"])) + "\n"
+    return str(render_model_card(runs)) + "\n"
 
 
 def title(name: str) -> str:
@@ -418,14 +365,15 @@ def pages() -> dict[Path, str]:
         DOCS / "tables.md": GENERATED.format("benchmarks/") + recipe_tables.tables_page(),
         DOCS / "which_system.md": which_system(),
         DOCS / "what_was_tried.md": between_markers(DOCS / "what_was_tried.md", recipe_tables.trials("twitter2017")),
-        DOCS / "first_real_model.md": first_model(results),
         DOCS / "speed.md": speed_page(results),
         DOCS / "reliability.md": reliability_page(read_results(RELIABILITY)),
     }
     if (ROOT / "README.md").exists():
-        texts[ROOT / "README.md"] = readme(results)
-    if CARD_OF in results or recipe_tables.row_of(CARD_OF, "umgf").runs:
-        texts[ROOT / "model_card.md"] = package_card(results)
+        texts[ROOT / "README.md"] = readme()
+    if recipe_tables.row_of(FIRST_MODEL, "bert_crf").runs:
+        texts[DOCS / "first_real_model.md"] = first_model()
+    if recipe_tables.row_of(CARD_OF, "umgf").runs:
+        texts[ROOT / "model_card.md"] = package_card()
     return texts
 
 
