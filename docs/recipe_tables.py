@@ -288,6 +288,28 @@ def trials(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
     return table(header, lines) if lines else "Nothing was run yet."
 
 
+ERRORS = {"type": "wrong type", "boundary": "wrong boundary", "missed": "missed", "invented": "invented"}
+CHANGES = {
+    "another_seed": "another seed",
+    "twin": "its twin",
+    "other_pictures": "pictures of other posts",
+    "no_pictures": "no pictures",
+}
+
+
+def errors_and_changes(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
+    """What the rows of a data set get wrong, and what changes the entities they find; empty where nothing was run."""
+    lines = []
+    for row in reversed(finished_rows(group, results_dir)):
+        if "errors" in row.statistics:
+            errors = [f"{row.statistics['errors'][kind]:.0f}" for kind in ERRORS]
+            changed = row.statistics["changed_posts"]
+            changes = [f"{changed[change]:.1f} %" if change in changed else "" for change in CHANGES]
+            lines.append([label(row.recipe.row), *errors, *changes, row.seeds()])
+    header = [title(group), *ERRORS.values(), *CHANGES.values(), "seeds"]
+    return table(header, lines) if lines else ""
+
+
 def finished_rows(group: str, results_dir: Path = RECIPE_RESULTS) -> list[Row]:
     """The rows of a data set that were run, the best last."""
     finished = [row for row in rows_of(group, results_dir) if row.runs]

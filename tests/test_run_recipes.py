@@ -13,7 +13,7 @@ import yaml
 from test_train_umgf import TINY, write_data
 
 from benchmarks import run_recipes
-from benchmarks.compare_recipes import compare_all, holm
+from benchmarks.compare_recipes import compare_all, count_errors, holm
 from benchmarks.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +94,8 @@ def test_a_result_holds_configuration_scores_curve_versions_machine_and_time(pla
     result = place.result("umgf")
     assert result["configuration"]["settings"] == ROWS["umgf"] | {"seed": 1}
     assert result["configuration"]["recipe"] == "recipes/posts/umgf.yaml"
-    assert result["results"]["scores"] == {"test_f1": 100.0, "test_PER_f1": 100.0, "validation_f1": 50.0}
+    scores = {"test_f1": 100.0, "test_PER_f1": 100.0, "validation_f1": 50.0}
+    assert result["results"]["scores"] == scores | {"test_shuffled_pictures_f1": pytest.approx(200 / 3)}
     assert result["results"]["curve"] == [{"epoch": 1.0, "f1": 50.0}]
     assert result["seconds"] == 60 and result["machine"] and result["versions"]["torch"]
     runs = place.folder / "runs" / "posts" / "umgf"
@@ -253,6 +254,22 @@ def test_statistics_are_over_the_seeds_that_both_have_and_outlive_the_prediction
     lines = list(compare_all(loaded, place.folder / "runs", place.folder / "results"))
     assert any("is not here; as stored before" in line for line in lines)
     assert place.statistics() == statistics
+
+
+def test_errors_are_told_apart_and_nothing_is_counted_twice():
+    gold = ["B-PER", "I-PER", "O", "B-LOC", "I-LOC", "O", "B-ORG", "O", "O", "B-MISC"]
+    predicted = ["B-ORG", "I-ORG", "O", "B-LOC", "O", "O", "O", "O", "B-PER", "B-MISC"]
+    errors = {"entities": 4, "type": 1, "boundary": 1, "missed": 1, "invented": 1}
+    assert count_errors([gold], [predicted]) == errors
+    assert count_errors([gold, gold], [gold, predicted]) == errors | {"entities": 8}
+
+
+def test_posts_that_change_are_counted_between_seeds_and_against_the_twin_and_other_pictures(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(*recipes, seeds="1 2")
+    statistics = place.statistics()
+    assert statistics["bert_crf"]["changed_posts"] == {"another_seed": 0}
+    assert statistics["umgf"]["changed_posts"] == {"another_seed": 0, "other_pictures": 50, "twin": 75}
 
 
 def test_predictions_of_another_run_are_not_taken_for_those_of_the_result(place):

@@ -23,16 +23,17 @@ for step in range(len(list(folder.glob("checkpoint-*"))), 3):
         time.sleep(0.02)
     (folder / f"checkpoint-{step}").mkdir(parents=True)
 
-# four posts of one name; "umgf" finds all of them, the others only the first
-found = 4 if "umgf" in row else 1
-blocks = [f"IMGID:{i}\nAnna\tB-PER\t{'B-PER' if i < found else 'O'}\nsleeps\tO\tO\n\n" for i in range(4)]
+# four posts of one name; "umgf" finds all of them, with other pictures two; the others find only the first
+found_in = {"test": 4, "test_shuffled_pictures": 2} if "umgf" in row else {"test": 1}
 scores = {"train_runtime": 60.0, "validation_f1": 50.0}
 if "do_eval: true" not in settings.read_text(encoding="utf-8"):  # no trial, which reads no test posts
     beside = folder.with_name(f"{folder.name}.predictions")
     beside.mkdir(exist_ok=True)
-    (beside / "test.conll").write_text("".join(blocks), encoding="utf-8")
-    f1 = 100 * 2 * found / (4 + found)
-    scores |= {"test_f1": f1, "test_PER_f1": f1, "test_runtime": 1.0}
+    for split, found in found_in.items():
+        blocks = [f"IMGID:{i}\nAnna\tB-PER\t{'B-PER' if i < found else 'O'}\nsleeps\tO\tO\n\n" for i in range(4)]
+        (beside / f"{split}.conll").write_text("".join(blocks), encoding="utf-8")
+        scores[f"{split}_f1"] = 100 * 2 * found / (4 + found)
+    scores |= {"test_PER_f1": scores["test_f1"], "test_runtime": 1.0}
 curve = [{"epoch": 1.0, "loss": 2.0}, {"epoch": 1.0, "eval_f1": 50.0, "eval_loss": 1.0}]
 facts = {"parameters": 7, "splits": {"test": {"posts": 4}}, "label_version": "Labels: by hand."}
 (folder / "all_results.json").write_text(json.dumps(scores), encoding="utf-8")
