@@ -61,6 +61,11 @@ class Recipe:
         return list((self.settings.get("processor_overrides") or {}).get("context") or [])
 
     @property
+    def reads(self) -> list[str]:
+        """The texts about a post that it reads, as a second segment or, from a `..._knowledge` data set, as nodes."""
+        return ["context"] if self.settings.get("dataset_name", "").endswith("_knowledge") else self.context
+
+    @property
     def is_text_only(self) -> bool:
         return self.settings.get("model_type") == "text_only"
 
@@ -80,7 +85,7 @@ class Recipe:
         return " ".join(lines)
 
     def twin(self, others: Sequence["Recipe"]) -> "Recipe | None":
-        """What a row is compared with: text only with a CRF, on the same encoder, with the same context.
+        """What a row is compared with: text only with a CRF, on the same encoder, that reads the same as context.
 
         That row itself is compared with the one without context; without context it has no twin, nor has a softmax.
         """
@@ -89,6 +94,6 @@ class Recipe:
             decoder = (other.settings.get("config_overrides") or {}).get("label_decoder", "crf")
             if other.group != self.group or not other.is_text_only or not same_encoder or decoder != "crf":
                 continue
-            if other.context == ([] if self.is_text_only else self.context) and other.path != self.path:
+            if other.context == ([] if self.is_text_only else self.reads) and other.path != self.path:
                 return other
         return None

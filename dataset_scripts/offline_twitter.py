@@ -6,15 +6,16 @@
         --captions BLIP2_17.txt --knowledge knowledge_17.jsonl
 
 writes into data/offline the encoder `all-MiniLM-L6-v2`, the posts `twitter2017`, those of them whose picture is not
-blank `twitter2017c`, the posts with neighbours `twitter2017_relations`, and, once both data sets are there, the
-cross-domain sets. docs/recipes.md says where each file comes from. A run that was stopped goes on where it was.
+blank `twitter2017c`, the posts whose objects come from the knowledge `twitter2017_knowledge`, the posts with neighbours
+`twitter2017_relations`, and, once both data sets are there, the cross-domain sets. docs/recipes.md says where each file
+comes from. A run that was stopped goes on where it was.
 """
 
 import argparse
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from modeling_umgf.split_counts import count_split
 from .build_relations import build_relations, replace_column
 from .checks.twitter_releases import check_release, label_version
 from .reading.bad_input import BadInput, run_command
+from .reading.entity_lists import find_name, read_entity_list
 from .reading.records import read_json_lines
 from .reading.splits import load_splits
 from .writing.artefact_store import ArtefactStore, digest, model_identity
@@ -53,6 +55,12 @@ like it (cosine of at least {MIN_SIMILARITY}), or to every word where none is; t
 `object_labels` holds the nouns that end these phrases, `context` what ChatGPT wrote for the authors of PGIM about post
 *and* caption. A caption of more than {BLANK} pictures is that of a blank one: these posts have no picture.
 """.strip()
+ABOUT_KNOWLEDGE = """
+No pixels, and **never text only**: the nodes (`objects`, `object_features`) are the caption as a whole, and the named
+entities that ChatGPT listed for post *and* caption (`context`), each linked to the words of the post that are its name
+(a node for each place), or to every word where the name is not in the post. The vector of an entity is MiniLM's of what
+it is said to be ("city"), not of its name.
+""".strip()
 
 
 def main() -> None:
@@ -72,14 +80,20 @@ def main() -> None:
 
     splits = without_blank_pictures(splits)
     vectors = Vectors(encoder, unfinished)
+    listed = DatasetDict()
     for split in splits:
         splits[split] = describe(splits[split], split, vectors, knowledge)
+        if knowledge is not None:
+            listed[split] = with_listed_entities(splits[split], split, vectors)
     title = f"{name.replace('twitter', 'Twitter-')}, no pixels"
-    description = "\n\n".join([label_version(counts), ABOUT, *(links(splits[split], split) for split in splits)])
+    description = "\n\n".join([label_version(counts), ABOUT, *links(splits)])
     write_dataset(splits, output_dir / name, title=title, description=description)
     if name == "twitter2017":
         with_picture = splits.filter(lambda caption: caption is not None, input_columns="caption")
         write_dataset(with_picture, output_dir / f"{name}c", title=f"{title}, no blank ones", description=description)
+    if listed:
+        description = "\n\n".join([label_version(counts), ABOUT_KNOWLEDGE, *links(listed)])
+        write_dataset(listed, output_dir / f"{name}_knowledge", title=f"{title}, knowledge", description=description)
     build_relations(
         splits.remove_columns(["objects", "object_features"]),
         output_dir / f"{name}_relations",
@@ -189,16 +203,33 @@ def describe(split: Dataset, name: str, vectors: Vectors, knowledge: dict[str, s
     return split
 
 
+def with_listed_entities(split: Dataset, name: str, vectors: Vectors) -> Dataset:
+    """The same posts with other nodes: the whole caption, and the named entities that begin the knowledge."""
+    objects = []
+    texts = []  # of each node, what its vector is made of
+    for row in split.select_columns(["tokens", "caption", "context"]):
+        nodes = [(row["caption"], None, row["caption"])] if row["caption"] else []
+        for entry in read_entity_list(row["context"] or ""):
+            for phrase in find_name(row["tokens"], entry.name) or [None]:
+                nodes.append((f"{entry.name} ({entry.kind})", phrase, entry.kind))
+        objects.append([{"box": WHOLE_PICTURE, "score": 1.0, "query": said, "phrase": at} for said, at, _ in nodes])
+        texts.append([text for _, _, text in nodes])
+    vector = vectors([text for own in texts for text in own], f"the entities of {name}")
+    split = replace_column(split, "objects", objects)
+    return replace_column(split, "object_features", [[vector[text].tolist() for text in own] for own in texts])
+
+
 def text_of(words: Sequence[str], phrase: dict[str, int]) -> str:
     """A phrase as the encoder reads it."""
     return searchable_text(" ".join(words[phrase["start"] : phrase["end"]]))
 
 
-def links(split: Dataset, name: str) -> str:
-    """Say how many nodes there are, and how many of them are linked to some words alone."""
-    nodes = [node for own in split["objects"] for node in own]
-    linked = sum(node["phrase"] is not None for node in nodes)
-    return f"{name}: {len(nodes)} nodes, {linked} of them linked to a phrase."
+def links(splits: DatasetDict) -> Iterator[str]:
+    """Say of each split how many nodes there are, and how many of them are linked to some words alone."""
+    for name, split in splits.items():
+        nodes = [node for own in split["objects"] for node in own]
+        linked = sum(node["phrase"] is not None for node in nodes)
+        yield f"{name}: {len(nodes)} nodes, {linked} of them linked to a phrase."
 
 
 def write_cross_domain(folder: Path, source: str, target: str) -> None:

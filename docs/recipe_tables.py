@@ -42,18 +42,23 @@ ROBUSTNESS = {
     "test_without_context_f1": "without context",
 }
 OFFLINE = "offline/"
-SUFFIXES = {"_caption": " + caption as text", "_knowledge": " + knowledge as text"}
+SUFFIXES = {
+    "_caption": " + caption as text",
+    "_knowledge": " + knowledge as text",
+    "_knowledge_nodes": " + knowledge as objects",
+}
 LABELS = {
     "text_only": "Text only",
     "rgcn_without_relations": "R-GCN w/o InterRG, IntraRG",
+    "umgf_knowledge": "UMGF + knowledge as text and objects",
     "umgf_tiles": "UMGF on tiles, no detector",
     "umgf_whole_picture": "UMGF on whole pictures, no detector",
 }
 BLOCKS = {
     "Text only": lambda recipe: recipe.is_text_only and not recipe.context,
-    "Captions in the place of pictures": lambda recipe: not recipe.is_text_only and not recipe.context,
-    "The caption as text, behind the post": lambda recipe: recipe.context == ["caption"],
-    "What ChatGPT wrote about post and caption, as text (never text only)": lambda recipe: "context" in recipe.context,
+    "Captions in the place of pictures": lambda recipe: not recipe.is_text_only and not recipe.reads,
+    "The caption as text, behind the post": lambda recipe: recipe.reads == ["caption"],
+    "What ChatGPT wrote about post and caption (never text only)": lambda recipe: "context" in recipe.reads,
 }
 
 
@@ -144,11 +149,11 @@ def row_of(group: str, name: str, results_dir: Path = RECIPE_RESULTS) -> Row | N
 
 def label(name: str) -> str:
     """What a row of the offline preset is called in print."""
+    if name in LABELS:
+        return LABELS[name]
     for suffix, words in SUFFIXES.items():
         if name.endswith(suffix):
             return label(name.removesuffix(suffix)) + words
-    if name in LABELS:
-        return LABELS[name]
     for own in published():
         for row in own["rows"]:
             if row.get("recipe") == name:

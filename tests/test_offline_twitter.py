@@ -12,6 +12,7 @@ from transformers import BertConfig, BertModel
 
 from dataset_scripts import offline_twitter
 from dataset_scripts.reading.bad_input import BadInput
+from dataset_scripts.reading.entity_lists import find_name, read_entity_list
 from modeling_umgf import RelationIndex
 from modeling_umgf.noun_phrases import find_noun_phrases
 from modeling_umgf.sentence_encoders import SentenceEncoder
@@ -41,7 +42,9 @@ def sources(tmp_path, monkeypatch) -> dict[str, str]:
         (folder / file).write_text("\n".join(chosen), encoding="utf-8")
     captions = [f"{name}.jpg :{caption}" for name, (_, _, caption) in POSTS.items()]
     (tmp_path / "captions.txt").write_text("\n".join(captions), encoding="utf-8")
-    knowledge = [json.dumps({"id": name, "knowledge": f"Named entities: of {name}"}) for name in "1234567"]
+    told = {name: f"Named entities: of {name}" for name in "1234567"}
+    told["3"] = "Named entities: 1. PARIS (city) 2. Anna (a person) Reasoning: Paris is a city (or a person)."
+    knowledge = [json.dumps({"id": name, "knowledge": text}) for name, text in told.items()]
     (tmp_path / "knowledge.jsonl").write_text("\n".join(knowledge), encoding="utf-8")
     tokenizer = tiny_tokenizer()
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -84,6 +87,50 @@ def test_a_picture_becomes_its_caption_and_the_captions_noun_phrases(sources, mo
     encoder = SentenceEncoder(tmp_path / "out" / offline_twitter.ENCODER)
     expected = encoder.encode(["a Rome with Paris", "Rome", "Paris"])
     assert torch.allclose(torch.tensor(post["object_features"]), expected, atol=1e-4)
+
+
+def test_the_named_entities_of_the_knowledge_become_nodes_of_their_kind(sources, monkeypatch, tmp_path):
+    run(monkeypatch, "twitter2017", sources)
+    splits = load_dataset(str(tmp_path / "out" / "twitter2017_knowledge"), cache_dir=str(tmp_path / "cache"))
+    post = splits["train"][2]
+    nodes = [(node["query"], node["phrase"]) for node in post["objects"]]
+    linked = ("PARIS (city)", {"start": 0, "end": 1})
+    assert nodes == [("Anna near the Cat", None), linked, ("Anna (a person)", None)]
+    encoder = SentenceEncoder(tmp_path / "out" / offline_twitter.ENCODER)
+    expected = encoder.encode(["Anna near the Cat", "city", "a person"])
+    assert torch.allclose(torch.tensor(post["object_features"]), expected, atol=1e-4)
+    assert splits["train"][1]["objects"] == [] and len(splits["test"][0]["objects"]) == 1  # no knowledge: the caption
+    told = (tmp_path / "out" / "twitter2017_knowledge" / "README.md").read_text(encoding="utf-8")
+    assert "train: 6 nodes, 1 of them linked to a phrase." in told and "never text only" in told
+
+
+def test_without_knowledge_there_is_no_set_of_it(sources, monkeypatch, tmp_path):
+    monkeypatch.setattr(offline_twitter, "build_relations", lambda *_, **__: None)
+    run(monkeypatch, "twitter2017", {name: file for name, file in sources.items() if name != "--knowledge"})
+    assert not (tmp_path / "out" / "twitter2017_knowledge").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("Named entities:1. Kawhi (person/player)2. 2017 (year)Reasoning:1. x (y)", ["Kawhi", "2017"]),
+        ("Named Entity: Louis Vuitton (brand)", ["Louis Vuitton"]),
+        ("named entities\n1) 07.05.16 （date）\n2) #A-B（tag）", ["07.05.16", "#A-B"]),
+        ("Named entities: None. Reasoning: none (at all)", []),
+        ("There are none.", []),
+        ("", []),
+    ],
+)
+def test_entries_are_read_up_to_the_reasoning(text, entries):
+    assert [entry.name for entry in read_entity_list(text)] == entries
+
+
+def test_a_name_is_found_in_any_case_across_words_and_signs_and_never_inside_a_word():
+    words = ["#", "Rome", "is", "ROME", "-", "and", "New", "York", "-", "City", "romes"]
+    assert find_name(words, "Rome") == [{"start": 1, "end": 2}, {"start": 3, "end": 4}]
+    assert find_name(words, "#new york city") == [{"start": 6, "end": 10}]
+    assert find_name(words, "York City!") == [{"start": 7, "end": 10}]
+    assert find_name(words, "…") == find_name(words, "New Yor") == find_name([], "Rome") == []
 
 
 def test_a_caption_that_too_many_pictures_share_is_that_of_a_blank_picture(sources, monkeypatch, tmp_path):

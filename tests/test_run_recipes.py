@@ -239,6 +239,18 @@ def test_rows_are_compared_with_text_only_on_the_same_encoder_with_the_same_cont
     }
 
 
+def test_a_row_whose_nodes_come_from_the_knowledge_is_compared_with_the_twin_that_reads_it(place):
+    knowledge = {"processor_overrides": {"context": ["context"]}}
+    rows = {
+        "bert_crf": ROWS["bert_crf"],
+        "bert_crf_knowledge": ROWS["bert_crf"] | knowledge,
+        "umgf_knowledge_nodes": ROWS["umgf"] | {"dataset_name": "data/offline/twitter2017_knowledge"},
+    }
+    recipes = [Recipe.read(path) for path in place.write(**rows)]
+    assert [recipe.reads for recipe in recipes] == [[], ["context"], ["context"]]
+    assert recipes[2].twin(recipes).row == "bert_crf_knowledge"
+
+
 def test_statistics_are_over_the_seeds_that_both_have_and_outlive_the_predictions(place):
     recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
     place.run(recipes[0], seeds="1 2")

@@ -1,0 +1,50 @@
+"""The list of named entities with which a text about a post begins: "Named entities: 1. Rome (city) 2. …"."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+HEADING = re.compile(r"\s*(named entit(y|ies)\s*:?)?", re.IGNORECASE)
+END_OF_LIST = re.compile(r"\bReasoning\b")
+ENTRY = re.compile(r"(?:\s*\d+[.)])?\s*([^()（）]+?)\s*[(（]([^()（）]+)[)）]")
+NO_LETTER = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the list.
+
+    Args:
+        name: such as "Rome".
+        kind: what it is said to be, such as "city".
+    """
+
+    name: str
+    kind: str
+
+
+def read_entity_list(text: str) -> list[Entry]:
+    """The entries "name (kind)" before the word "Reasoning"; none where the text begins with no such list."""
+    listed = END_OF_LIST.split(text, maxsplit=1)[0]
+    return [Entry(*entry) for entry in ENTRY.findall(listed, HEADING.match(listed).end())]
+
+
+def find_name(words: Sequence[str], name: str) -> list[dict[str, int]]:
+    """Where a name stands in a post, whatever the case and the signs around it: {"start", "end"} of each place."""
+    sought = _letters(name)
+    own = [_letters(word) for word in words]
+    places = []
+    for start in range(len(own)):
+        joined = ""
+        for end in range(start, len(own)):
+            joined += own[end]
+            if not own[start] or not sought.startswith(joined):
+                break
+            if joined == sought:
+                places.append({"start": start, "end": end + 1})
+                break
+    return places
+
+
+def _letters(text: str) -> str:
+    return NO_LETTER.sub("", text).lower()
