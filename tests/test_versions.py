@@ -77,7 +77,7 @@ def test_the_lower_bounds_are_the_versions_that_were_tried(path):
     for line in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
         requirement = Requirement(line)
         here = requirement.marker is None or requirement.marker.evaluate({"python_version": python})
-        if requirement.name in row["measured"] and here:
+        if requirement.name != project["name"] and here:
             lower = [one.version for one in requirement.specifier if one.operator in (">=", "==")]
             bounds[requirement.name] = Version(lower[0])
     assert len(bounds) > 15
