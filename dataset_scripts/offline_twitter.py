@@ -15,8 +15,9 @@ import argparse
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, Value, load_dataset
@@ -180,20 +181,15 @@ def describe(split: Dataset, name: str, vectors: Vectors, knowledge: dict[str, s
     vector = vectors([text for own in texts + captions for text in own], name)
     objects = []
     for own_phrases, own_texts, own_captions in zip(phrases, texts, captions, strict=True):
-        nodes = []
-        for k, caption in enumerate(own_captions):
-            node = {"box": WHOLE_PICTURE, "score": 1.0, "query": caption, "phrase": None}
-            if k and own_texts:
-                similarity = torch.stack([vector[text] for text in own_texts]) @ vector[caption]
-                best = int(similarity.argmax())
-                node["score"] = float(similarity[best])
-                node["phrase"] = own_phrases[best] if similarity[best] >= MIN_SIMILARITY else None
-            nodes.append(node)
+        nodes = [node(caption) for caption in own_captions]
+        for own in nodes[1:] if own_texts else ():
+            similarity = torch.stack([vector[text] for text in own_texts]) @ vector[own["query"]]
+            best = int(similarity.argmax())
+            own["score"] = float(similarity[best])
+            own["phrase"] = own_phrases[best] if similarity[best] >= MIN_SIMILARITY else None
         objects.append(nodes)
     split = replace_column(split, "noun_phrases", phrases)
-    split = replace_column(split, "objects", objects)
-    features = [[vector[caption].tolist() for caption in own] for own in captions]
-    split = replace_column(split, "object_features", features)
+    split = with_objects(split, objects, captions, vector)
     labels = [sorted({phrase.split()[-1] for phrase in own[1:]}) for own in captions]
     split = replace_column(split, "object_labels", labels)
     if knowledge is not None:
@@ -208,13 +204,25 @@ def with_listed_entities(split: Dataset, name: str, vectors: Vectors) -> Dataset
     objects = []
     texts = []  # of each node, what its vector is made of
     for row in split.select_columns(["tokens", "caption", "context"]):
-        nodes = [(row["caption"], None, row["caption"])] if row["caption"] else []
+        nodes = [(row["caption"], node(row["caption"]))] if row["caption"] else []
         for entry in read_entity_list(row["context"] or ""):
             for phrase in find_name(row["tokens"], entry.name) or [None]:
-                nodes.append((f"{entry.name} ({entry.kind})", phrase, entry.kind))
-        objects.append([{"box": WHOLE_PICTURE, "score": 1.0, "query": said, "phrase": at} for said, at, _ in nodes])
-        texts.append([text for _, _, text in nodes])
+                nodes.append((entry.kind, node(f"{entry.name} ({entry.kind})", phrase)))
+        objects.append([own for _, own in nodes])
+        texts.append([text for text, _ in nodes])
     vector = vectors([text for own in texts for text in own], f"the entities of {name}")
+    return with_objects(split, objects, texts, vector)
+
+
+def node(said: str, phrase: dict[str, int] | None = None) -> dict[str, Any]:
+    """What stands in the place of an object of a picture, linked to the words of a phrase or, without one, to all."""
+    return {"box": WHOLE_PICTURE, "score": 1.0, "query": said, "phrase": phrase}
+
+
+def with_objects(
+    split: Dataset, objects: list[list[dict[str, Any]]], texts: list[list[str]], vector: Mapping[str, torch.Tensor]
+) -> Dataset:
+    """Write the columns objects and, as the vectors of their texts, object_features."""
     split = replace_column(split, "objects", objects)
     return replace_column(split, "object_features", [[vector[text].tolist() for text in own] for own in texts])
 
@@ -227,8 +235,8 @@ def text_of(words: Sequence[str], phrase: dict[str, int]) -> str:
 def links(splits: DatasetDict) -> Iterator[str]:
     """Say of each split how many nodes there are, and how many of them are linked to some words alone."""
     for name, split in splits.items():
-        nodes = [node for own in split["objects"] for node in own]
-        linked = sum(node["phrase"] is not None for node in nodes)
+        nodes = [one for own in split["objects"] for one in own]
+        linked = sum(one["phrase"] is not None for one in nodes)
         yield f"{name}: {len(nodes)} nodes, {linked} of them linked to a phrase."
 
 

@@ -1,8 +1,12 @@
-"""The list of named entities with which a text about a post begins: "Named entities: 1. Rome (city) 2. …"."""
+"""The list of named entities with which a text about a post begins: "Named entities: 1. Rome (city) 2. …".
+
+Numbers and heading may be missing.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 HEADING = re.compile(r"\s*(named entit(y|ies)\s*:?)?", re.IGNORECASE)
 END_OF_LIST = re.compile(r"\bReasoning\b")
@@ -34,15 +38,10 @@ def find_name(words: Sequence[str], name: str) -> list[dict[str, int]]:
     sought = _letters(name)
     own = [_letters(word) for word in words]
     places = []
-    for start in range(len(own)):
-        joined = ""
-        for end in range(start, len(own)):
-            joined += own[end]
-            if not own[start] or not sought.startswith(joined):
-                break
-            if joined == sought:
-                places.append({"start": start, "end": end + 1})
-                break
+    for start, first in enumerate(own):
+        joined = list(accumulate(own[start:])) if first else []
+        if sought in joined:
+            places.append({"start": start, "end": start + joined.index(sought) + 1})
     return places
 
 
