@@ -7,6 +7,7 @@ and so is one whose recipe was changed since.
 import json
 import re
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -233,44 +234,49 @@ def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
     rows = finished_rows(group, results_dir)
     if not rows:
         return told
-    header = [title(group), "test F1", "95 % interval", "validation F1", "minus its twin", "p (Holm)"]
+    header = ["test F1", "95 % interval", "validation F1", "minus its twin", "p (Holm)"]
     header += [*ROBUSTNESS.values(), "parameters", "minutes", "seeds"]
-    lines = []
-    for block, belongs in BLOCKS.items():
-        own = [row for row in rows if belongs(row.recipe)]
-        if not own:
-            continue
-        own.sort(key=lambda row: (not row.recipe.is_text_only, -statistics.mean(row.values("test_f1") or [0])))
-        if group.startswith(OFFLINE):
-            lines.append([f"**{block}**"] + [""] * (len(header) - 1))
-        for row in own:
-            difference = row.difference()
-            lines.append(
-                [
-                    label(row.recipe.row),
-                    row.cell("test_f1"),
-                    row.interval(),
-                    row.cell("validation_f1"),
-                    f"{difference} ({label(row.statistics['twin'])})" if difference else "",
-                    row.p_value(),
-                    *(row.cell(score) for score in ROBUSTNESS),
-                    row.parameters(),
-                    row.minutes(),
-                    row.seeds(),
-                ]
-            )
-    return "\n\n".join([table(header, lines), told] if told else [table(header, lines)])
+
+    def cells(row: Row) -> list[str]:
+        difference = row.difference()
+        return [
+            row.cell("test_f1"),
+            row.interval(),
+            row.cell("validation_f1"),
+            f"{difference} ({label(row.statistics['twin'])})" if difference else "",
+            row.p_value(),
+            *(row.cell(score) for score in ROBUSTNESS),
+            row.parameters(),
+            row.minutes(),
+            row.seeds(),
+        ]
+
+    return "\n\n".join([table_in_blocks(group, rows, header, cells), *([told] if told else [])])
 
 
 def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
     """What README shows of a data set; empty where nothing was run."""
-    lines = []
-    for row in reversed(finished_rows(group, results_dir)):
+
+    def cells(row: Row) -> list[str]:
         difference = row.difference() and f"{row.difference()} (p {row.p_value()})"
         without = row.cell("test_without_pictures_f1")
-        lines.append([label(row.recipe.row), row.cell("test_f1"), row.interval(), difference, without, row.seeds()])
-    header = [title(group), "test F1", "95 % interval", "minus its text-only twin", "F1 without pictures", "seeds"]
-    return table(header, lines) if lines else ""
+        return [row.cell("test_f1"), row.interval(), difference, without, row.seeds()]
+
+    header = ["test F1", "95 % interval", "minus its text-only twin", "F1 without pictures", "seeds"]
+    rows = finished_rows(group, results_dir)
+    return table_in_blocks(group, rows, header, cells) if rows else ""
+
+
+def table_in_blocks(group: str, rows: list[Row], header: list[str], cells: Callable[[Row], list[str]]) -> str:
+    """The rows by what they read, the best of each block first; blocks have a heading in the offline preset alone."""
+    lines = []
+    for block, belongs in BLOCKS.items():
+        own = [row for row in rows if belongs(row.recipe)]
+        own.sort(key=lambda row: (not row.recipe.is_text_only, -statistics.mean(row.values("test_f1"))))
+        if own and group.startswith(OFFLINE):
+            lines.append([f"**{block}**"] + [""] * len(header))
+        lines += [[label(row.recipe.row), *cells(row)] for row in own]
+    return table([title(group), *header], lines)
 
 
 def trials(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:

@@ -200,8 +200,8 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
 ON_SPEED_PAGE = ("speed", "speed_cuda")
 RESULTS_INTRODUCTION = """
 Every number here was printed by a command of `benchmarks/` and stored in `benchmarks/results/`. Scores are F1 of whole
-names in %, counted over the whole split (lenient, as seqeval; strict is IOB2). ± is the standard deviation over seeds.
-Systems are compared in [Which system](which_system.md) and [the papers' tables](tables.md).
+names in %, counted over the whole split (lenient, as seqeval). Systems are compared in
+[Which system](which_system.md) and [the papers' tables](tables.md).
 """.lstrip()
 
 
