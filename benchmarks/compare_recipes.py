@@ -7,7 +7,7 @@ benchmarks/results/recipes/<data set>/statistics.json. Test posts are the units:
 the paired randomisation test swaps all seeds' predictions for a post at once, and its p values are corrected over the
 rows of the data set (Holm). Beside them stands what a test of means can't tell: what kinds of errors a row makes, and
 in how many posts it finds other entities than its twin does, than with another seed, or with the pictures of other
-posts. A row whose predictions are not all here keeps what was stored before.
+posts. A row whose predictions are not all here keeps what was stored before, as long as it is of the same runs.
 """
 
 import argparse
@@ -59,65 +59,81 @@ def compare(recipes: Sequence[Recipe], runs_dir: Path, results_dir: Path) -> Ite
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = {}
     for recipe in recipes:
-        seeds = finished_seeds(recipe, results_dir)
-        twin = recipe.twin(recipes)
-        shared = [seed for seed in seeds if twin and seed in finished_seeds(twin, results_dir)]
-        if not seeds:
+        own_runs = made_of(recipe, recipes, results_dir)
+        if not own_runs["runs"]:
             continue
         try:
-            rows[recipe.row] = statistics_of(recipe, twin, seeds, shared, (runs_dir, results_dir))
+            rows[recipe.row] = statistics_of(recipe, recipes, (runs_dir, results_dir))
         except NoPredictions as error:
-            if recipe.row in stored:
+            known = stored.get(recipe.row, {}).get("made_of") == own_runs
+            if known:
                 rows[recipe.row] = stored[recipe.row]
-            yield f"{recipe.name}: {error}; {'as stored before' if recipe.row in stored else 'no statistics'}"
+            yield f"{recipe.name}: {error}; {'as stored before' if known else 'no statistics'}"
     tested = {row: found["p_value"] for row, found in rows.items() if "p_value" in found}
     for row, p_value in holm(tested).items():
-        rows[row]["p_holm"] = round(p_value, 6)
+        rows[row]["p_holm"] = round(p_value, 8)
     if rows:
         with write_whole(path) as file:
             file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     for row, found in rows.items():
         line = f"{recipes[0].group}/{row}: F1 in [{found['f1_low']:.2f}, {found['f1_high']:.2f}]"
         if "p_holm" in found:
-            line += f", {found['difference']:+.2f} against {found['twin']}, p = {found['p_holm']:.4f} (Holm)"
+            line += f", {found['difference']:+.2f} against {found['made_of']['twin']}, p = {found['p_holm']:.4f} (Holm)"
         yield line
 
 
-def finished_seeds(recipe: Recipe, results_dir: Path) -> list[int]:
-    """The seeds with which a recipe was run, as it is now."""
-    seeds = []
+def finished_runs(recipe: Recipe, results_dir: Path) -> dict[int, dict[str, Any]]:
+    """The results of a recipe, as it is now, by their seeds."""
+    found = {}
     for path in (results_dir / recipe.name).glob("seed_*.json"):
-        settings = json.loads(path.read_text(encoding="utf-8"))["configuration"]["settings"]
+        result = json.loads(path.read_text(encoding="utf-8"))
+        settings = result["configuration"]["settings"]
         if settings == recipe.settings | {"seed": settings["seed"]}:
-            seeds.append(settings["seed"])
-    return sorted(seeds)
+            found[settings["seed"]] = result
+    return dict(sorted(found.items()))
 
 
-def statistics_of(
-    recipe: Recipe, twin: Recipe | None, seeds: Sequence[int], shared: Sequence[int], folders: tuple[Path, Path]
-) -> dict[str, Any]:
+def made_of(recipe: Recipe, others: Sequence[Recipe], results_dir: Path) -> dict[str, Any]:
+    """What the statistics of a row are made of now.
+
+    Returns:
+        `runs`: by its seed the test F1 of each run; `twin`, its name, and `twin_runs`, its runs with these seeds; no
+        twin where it has none of them.
+    """
+    twin = recipe.twin(others)
+    own = _test_f1(recipe, results_dir)
+    shared = {seed: f1 for seed, f1 in _test_f1(twin, results_dir).items() if seed in own} if twin else {}
+    return {"runs": own} | ({"twin": twin.row, "twin_runs": shared} if shared else {})
+
+
+def _test_f1(recipe: Recipe, results_dir: Path) -> dict[str, float]:
+    return {str(seed): run["results"]["scores"]["test_f1"] for seed, run in finished_runs(recipe, results_dir).items()}
+
+
+def statistics_of(recipe: Recipe, others: Sequence[Recipe], folders: tuple[Path, Path]) -> dict[str, Any]:
     """The interval of a row, its errors, what changes its entities, and the test against its twin on shared seeds.
 
     Raises:
         NoPredictions: predictions are missing.
     """
-    own = {seed: read_predictions(recipe, seed, *folders) for seed in seeds}
-    gold = own[seeds[0]][0]
+    found: dict[str, Any] = {"made_of": made_of(recipe, others, folders[1])}
+    own = {seed: read_predictions(recipe, seed, *folders) for seed in found["made_of"]["runs"]}
+    gold = next(iter(own.values()))[0]
     low, high = pooled_interval(gold, [predicted for _, predicted in own.values()])
-    found = {"seeds": list(seeds), "f1_low": round(low, 4), "f1_high": round(high, 4)}
+    found |= {"f1_low": round(low, 4), "f1_high": round(high, 4)}
     found["errors"] = {kind: round(count, 4) for kind, count in mean_errors(gold, own.values()).items()}
     pairs = {"another_seed": itertools.combinations([predicted for _, predicted in own.values()], 2)}
     for change, split in OTHER_PICTURES.items():
-        read = {seed: read_predictions(recipe, seed, *folders, split) for seed in seeds}
+        read = {seed: read_predictions(recipe, seed, *folders, split) for seed in own}
         pairs[change] = [(own[seed][1], changed[1]) for seed, changed in read.items() if changed]
-    if shared:
-        others = [read_predictions(twin, seed, *folders) for seed in shared]
-        if any(other_gold != gold for other_gold, _ in others):
+    if shared := found["made_of"].get("twin_runs"):
+        twin = recipe.twin(others)
+        beside = [read_predictions(twin, seed, *folders) for seed in shared]
+        if any(other_gold != gold for other_gold, _ in beside):
             raise NoPredictions(f"{twin.row} was tested on other posts")
-        test = pooled_randomization_test(gold, [own[seed][1] for seed in shared], [tags for _, tags in others])
-        found |= {"twin": twin.row, "shared_seeds": list(shared), "difference": round(test["difference"], 4)}
-        found["p_value"] = round(test["p_value"], 6)
-        pairs["twin"] = itertools.product([own[seed][1] for seed in shared], [tags for _, tags in others])
+        test = pooled_randomization_test(gold, [own[seed][1] for seed in shared], [tags for _, tags in beside])
+        found |= {"difference": round(test["difference"], 4), "p_value": round(test["p_value"], 8)}
+        pairs["twin"] = itertools.product([own[seed][1] for seed in shared], [tags for _, tags in beside])
     changes = {change: [share_of_changed_posts(*pair) for pair in both] for change, both in pairs.items()}
     found["changed_posts"] = {change: round(statistics.mean(all_), 4) for change, all_ in changes.items() if all_}
     return found
@@ -159,7 +175,7 @@ def count_errors(gold: Tags, predicted: Tags) -> dict[str, int]:
 
 
 def read_predictions(
-    recipe: Recipe, seed: int, runs_dir: Path, results_dir: Path, split: str = "test"
+    recipe: Recipe, seed: str, runs_dir: Path, results_dir: Path, split: str = "test"
 ) -> tuple[Tags, Tags] | None:
     """The gold and the predicted tags of the test posts; None where the run has no such split.
 

@@ -87,7 +87,7 @@ class Recipe:
     def twin(self, others: Sequence["Recipe"]) -> "Recipe | None":
         """What a row is compared with: text only with a CRF, on the same encoder, that reads the same as context.
 
-        That row itself is compared with the one without context; without context it has no twin, nor has a softmax.
+        That row itself is compared with the one without context, and that one with nothing.
         """
         for other in others:
             same_encoder = all(other.settings.get(key) == self.settings.get(key) for key in ENCODER)

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from markdown_table import over_seeds, table, with_deviation
 
-from benchmarks.compare_recipes import STATISTICS, finished_seeds
+from benchmarks.compare_recipes import STATISTICS, finished_runs, made_of
 from benchmarks.recipes import Recipe
 from benchmarks.record import RECIPE_RESULTS
 
@@ -49,6 +49,7 @@ SUFFIXES = {
     "_knowledge_nodes": " + knowledge as objects",
 }
 LABELS = {
+    "iaik": "IAIK, a re-interpretation",
     "text_only": "Text only",
     "rgcn_without_relations": "R-GCN w/o InterRG, IntraRG",
     "umgf_knowledge": "UMGF + knowledge as text and objects",
@@ -78,19 +79,16 @@ class Row:
     @cached_property
     def runs(self) -> dict[int, dict[str, Any]]:
         """The stored results by their seeds."""
-        found = {}
-        for seed in finished_seeds(self.recipe, self.results_dir):
-            path = self.results_dir / self.recipe.name / f"seed_{seed}.json"
-            found[seed] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return finished_runs(self.recipe, self.results_dir)
 
     @cached_property
     def statistics(self) -> dict[str, Any]:
-        """Interval, difference and p value, where they are those of these runs."""
+        """Interval, difference and p value, where they are those of its runs, and its twin's, as they are now."""
         path = self.results_dir / self.recipe.group / STATISTICS
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         own = stored.get(self.recipe.row, {})
-        return own if own.get("seeds") == list(self.runs) else {}
+        others = [Recipe.read(path) for path in sorted(self.recipe.path.parent.glob("*.yaml"))]
+        return own if own.get("made_of") == made_of(self.recipe, others, self.results_dir) else {}
 
     def values(self, score: str) -> list[float]:
         """A score of each run that has it."""
@@ -115,8 +113,13 @@ class Row:
         return f"{found['f1_low']:.2f} – {found['f1_high']:.2f}" if found else ""
 
     def difference(self) -> str:
+        """Points above the twin, which is named, and of which seeds where the twin lacks some."""
         found = self.statistics
-        return f"{found['difference']:+.2f}" if "difference" in found else ""
+        if "difference" not in found:
+            return ""
+        runs, twin, shared = (found["made_of"][key] for key in ("runs", "twin", "twin_runs"))
+        some = f", seed {' and '.join(shared)}" if len(shared) < len(runs) else ""
+        return f"{found['difference']:+.2f} ({label(twin)}{some})"
 
     def p_value(self) -> str:
         found = self.statistics
@@ -131,6 +134,11 @@ class Row:
     def parameters(self) -> str:
         counts = {run["results"]["facts"]["parameters"] for run in self.runs.values()}
         return f"{max(counts) / 1e6:.1f} M" if counts else ""
+
+
+def block_of(recipe: Recipe) -> str:
+    """Which of BLOCKS a row belongs to."""
+    return next(block for block, holds in BLOCKS.items() if holds(recipe))
 
 
 def published() -> list[dict[str, Any]]:
@@ -188,7 +196,8 @@ MiniLM (6 layers) in the place of BERT-base, and captions in the place of pictur
 makes of the same material as its neighbours, not what its paper claims. "With pictures" are the papers' own encoders
 and hyper-parameters (`recipes/<data set>`), for whoever has the pictures; such a line is there once it was run. Scores
 are lenient and counted over the whole split, with the labels of the UMT release; ± is the standard deviation over
-seeds. What was not run is empty. [Recipes](recipes.md) says how to fill a line,
+seeds. What was not run is empty. IAIK is a re-interpretation of its abstract; without pixels there are no cells of a
+grid, so our UMGF w/o Tar. links every object to every word. [Recipes](recipes.md) says how to fill a line,
 [labels, scorers and leakage](labels_scorers_and_leakage.md) why published lines differ among themselves.
 """.strip()
     + "\n"
@@ -238,12 +247,11 @@ def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
     header += [*ROBUSTNESS.values(), "parameters", "minutes", "seeds"]
 
     def cells(row: Row) -> list[str]:
-        difference = row.difference()
         return [
             row.cell("test_f1"),
             row.interval(),
             row.cell("validation_f1"),
-            f"{difference} ({label(row.statistics['twin'])})" if difference else "",
+            row.difference(),
             row.p_value(),
             *(row.cell(score) for score in ROBUSTNESS),
             row.parameters(),
@@ -258,11 +266,10 @@ def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
     """What README shows of a data set; empty where nothing was run."""
 
     def cells(row: Row) -> list[str]:
-        difference = row.difference() and f"{row.difference()} (p {row.p_value()})"
-        without = row.cell("test_without_pictures_f1")
-        return [row.cell("test_f1"), row.interval(), difference, without, row.seeds()]
+        without = "" if "context" in row.recipe.reads else row.cell("test_without_pictures_f1")
+        return [row.cell("test_f1"), row.interval(), row.difference(), row.p_value(), without, row.seeds()]
 
-    header = ["test F1", "95 % interval", "minus its text-only twin", "F1 without pictures", "seeds"]
+    header = ["test F1", "95 % interval", "minus its twin", "p (Holm)", "F1 without pictures", "seeds"]
     rows = finished_rows(group, results_dir)
     return table_in_blocks(group, rows, header, cells) if rows else ""
 
@@ -270,8 +277,8 @@ def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
 def table_in_blocks(group: str, rows: list[Row], header: list[str], cells: Callable[[Row], list[str]]) -> str:
     """The rows by what they read, the best of each block first; blocks have a heading in the offline preset alone."""
     lines = []
-    for block, belongs in BLOCKS.items():
-        own = [row for row in rows if belongs(row.recipe)]
+    for block in BLOCKS:
+        own = [row for row in rows if block_of(row.recipe) == block]
         own.sort(key=lambda row: (not row.recipe.is_text_only, -statistics.mean(row.values("test_f1"))))
         if own and group.startswith(OFFLINE):
             lines.append([f"**{block}**"] + [""] * len(header))
@@ -310,15 +317,14 @@ CHANGES = {
 
 def errors_and_changes(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
     """What the rows of a data set get wrong, and what changes the entities they find; empty where nothing was run."""
-    lines = []
-    for row in reversed(finished_rows(group, results_dir)):
-        if "errors" in row.statistics:
-            errors = [f"{row.statistics['errors'][kind]:.0f}" for kind in ERRORS]
-            changed = row.statistics["changed_posts"]
-            changes = [f"{changed[change]:.1f} %" if change in changed else "" for change in CHANGES]
-            lines.append([label(row.recipe.row), *errors, *changes, row.seeds()])
-    header = [title(group), *ERRORS.values(), *CHANGES.values(), "seeds"]
-    return table(header, lines) if lines else ""
+
+    def cells(row: Row) -> list[str]:
+        errors = [f"{row.statistics['errors'][kind]:.0f}" for kind in ERRORS]
+        changed = row.statistics["changed_posts"]
+        return [*errors, *(f"{changed[change]:.1f} %" if change in changed else "" for change in CHANGES), row.seeds()]
+
+    rows = [row for row in finished_rows(group, results_dir) if row.statistics]
+    return table_in_blocks(group, rows, [*ERRORS.values(), *CHANGES.values(), "seeds"], cells) if rows else ""
 
 
 def finished_rows(group: str, results_dir: Path = RECIPE_RESULTS) -> list[Row]:

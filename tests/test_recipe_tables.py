@@ -103,17 +103,37 @@ def test_results_of_a_recipe_that_was_changed_since_are_not_shown(tmp_path):
 
 
 def test_statistics_are_shown_only_with_the_runs_that_they_were_made_of(tmp_path):
+    def line() -> list[str]:
+        return cells(recipe_tables.comparison(GROUP, tmp_path), "UMGF")
+
     store(tmp_path, "umgf", 1, 80.0)
-    own = {"seeds": [1], "f1_low": 78.0, "f1_high": 82.5, "twin": "bert_crf", "difference": 0.5, "p_value": 0.01}
+    store(tmp_path, "bert_crf", 1, 79.0)
+    made_of = {"runs": {"1": 80.0}, "twin": "bert_crf", "twin_runs": {"1": 79.0}}
+    own = {"made_of": made_of, "f1_low": 78.0, "f1_high": 82.5, "difference": 1.0, "p_value": 0.01, "p_holm": 0.03}
     path = tmp_path / GROUP / "statistics.json"
-    path.write_text(json.dumps({"umgf": own | {"p_holm": 0.03}}), encoding="utf-8")
-    line = cells(recipe_tables.comparison(GROUP, tmp_path), "UMGF")
-    assert line[1:6] == ["80.00", "78.00 – 82.50", "70.00", "+0.50 (MiniLM-CRF)", "0.030"]
-    assert line[7] == "60.00" and line[10:] == ["22.6 M", "2", "1"]
-    assert "+0.50 (p 0.030)" in recipe_tables.summary(GROUP, tmp_path)
+    path.write_text(json.dumps({"umgf": own}), encoding="utf-8")
+    assert line()[1:6] == ["80.00", "78.00 – 82.50", "70.00", "+1.00 (MiniLM-CRF)", "0.030"]
+    assert line()[7] == "60.00" and line()[10:] == ["22.6 M", "2", "1"]
+    assert "+1.00 (MiniLM-CRF) | 0.030" in recipe_tables.summary(GROUP, tmp_path)
+    store(tmp_path, "bert_crf", 1, 79.5)  # the twin was run again
+    assert line()[1:6] == ["80.00", "", "70.00", "", ""]
+    store(tmp_path, "bert_crf", 1, 79.0)
     store(tmp_path, "umgf", 2, 81.0)
-    line = cells(recipe_tables.comparison(GROUP, tmp_path), "UMGF")
-    assert line[1:6] == ["80.50 ± 0.71", "", "70.00 ± 0.00", "", ""]
+    assert line()[1:6] == ["80.50 ± 0.71", "", "70.00 ± 0.00", "", ""]
+    own["made_of"] = made_of | {"runs": {"1": 80.0, "2": 81.0}}
+    path.write_text(json.dumps({"umgf": own}), encoding="utf-8")
+    assert line()[4] == "+1.00 (MiniLM-CRF, seed 1)", "of the seeds that both have"
+
+
+def test_the_list_of_entities_is_not_called_a_picture_in_readme(tmp_path):
+    for row in ("umgf", "umgf_knowledge_nodes"):
+        store(tmp_path, row, 1, 80.0)
+        path = tmp_path / GROUP / row / "seed_1.json"
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["results"]["scores"]["test_without_pictures_f1"] = 61.0
+        path.write_text(json.dumps(result), encoding="utf-8")
+    page = recipe_tables.summary(GROUP, tmp_path)
+    assert cells(page, "UMGF")[5] == "61.00" and cells(page, "UMGF + knowledge as objects")[5] == ""
 
 
 def test_knowledge_is_a_block_of_its_own_and_never_text_only(tmp_path):
@@ -141,10 +161,20 @@ def test_the_figure_has_a_line_for_every_row_that_was_run(tmp_path):
     store(tmp_path, "umgf", 1, 80.0)
     store(tmp_path, "bert_crf", 1, 79.0)
     store(tmp_path, "rpbert", 1, 81.0)
+    store(tmp_path, "umgf_knowledge_nodes", 1, 82.0)
     store(tmp_path, "umgf_without_ind", 1, 79.0)
     figure = draw_systems({GROUP: recipe_tables.finished_rows(GROUP, tmp_path)})
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["MiniLM-CRF (1)", "UMGF (1)", "RpBERT (1)"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        *("MiniLM-CRF (1)", "UMGF (1)", "RpBERT (1)", "UMGF + knowledge as objects (1)")
+    ]
+    colors = [line.get_color() for line in axes.lines if line.get_marker() == "D"]
+    (legend,) = figure.legends
+    shown = {
+        text.get_text(): mark.get_color() for text, mark in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    }
+    grey, blue, _, orange = shown.values()
+    assert colors == [grey, blue, blue, orange] and "Text only" in shown
 
 
 def test_trials_stand_below_the_rows_of_the_preset_with_the_score_of_their_best_epoch(tmp_path):

@@ -257,7 +257,8 @@ def test_statistics_are_over_the_seeds_that_both_have_and_outlive_the_prediction
     place.run(recipes[1], seeds="1 2 3")
     statistics = place.statistics()
     umgf = statistics["umgf"]
-    assert umgf["seeds"] == [1, 2, 3] and umgf["shared_seeds"] == [1, 2] and umgf["twin"] == "bert_crf"
+    runs, twin_runs = dict.fromkeys("123", 100.0), dict.fromkeys("12", 40.0)
+    assert umgf["made_of"] == {"runs": runs, "twin": "bert_crf", "twin_runs": twin_runs}
     assert umgf["difference"] == 60 and umgf["f1_low"] == umgf["f1_high"] == 100
     assert umgf["p_value"] == umgf["p_holm"] == pytest.approx(2 / 2**3, abs=0.02)  # three posts differ, all one way
     for path in (place.folder / "runs").rglob("test.conll"):
@@ -266,6 +267,17 @@ def test_statistics_are_over_the_seeds_that_both_have_and_outlive_the_prediction
     lines = list(compare_all(loaded, place.folder / "runs", place.folder / "results"))
     assert any("is not here; as stored before" in line for line in lines)
     assert place.statistics() == statistics
+
+
+def test_statistics_are_forgotten_with_the_run_of_the_twin_that_they_were_made_of(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(*recipes)
+    path = place.folder / "results" / "posts" / "bert_crf" / "seed_1.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    result["results"]["scores"]["test_f1"] = 50.0
+    path.write_text(json.dumps(result), encoding="utf-8")
+    lines = list(compare_all([Recipe.read(recipes[1])], place.folder / "runs", place.folder / "results"))
+    assert sum("no statistics" in line for line in lines) == 2 and not any("against" in line for line in lines)
 
 
 def test_errors_are_told_apart_and_nothing_is_counted_twice():
