@@ -17,12 +17,15 @@ class ObjectAgbanConfig(MultimodalNerConfig):
         max_objects: objects of a post that are read, the best ones.
         object_size: width of the first layer of the projection of objects; the second is half as wide.
         bilinear_factor: width of the bilinear attention, in widths of the model.
-        attention_dropout: dropout inside the bilinear attention.
+        dropout: dropout of the projected objects in the attention; a BiLSTM drops its own states.
+        attention_dropout: dropout of what the bilinear attention reads.
         alignment_size: width of the first layer of the classifier that tells words from objects; the second is half as
             wide.
         alignment_weight: weight of that classifier's loss.
-        alignment_object_weight: weight of an object in it, next to 1 for a word: how much rarer objects are.
-        alignment_steps: training steps in which the reversal of its gradient grows from 0 to full; 0 = full at once.
+        alignment_object_weight: weight of an object in it, next to that of a word: how much rarer objects are. Both are
+            scaled to a sum of 1.
+        alignment_steps: batches of training in which the reversal of its gradient grows from 0 to full; 0 = full at
+            once.
     """
 
     model_type = "object_agban"

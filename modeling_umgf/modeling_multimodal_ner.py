@@ -457,11 +457,20 @@ class MultimodalNerModel(MultimodalNerPreTrainedModel):
         return states.masked_scatter(mask[..., None, None], cells)
 
 
+class LabelHead(NamedTuple):
+    """What scores labels: an emission layer and a decoder with a row for each of them."""
+
+    labels: list[str]
+    classifier: nn.Linear
+    label_decoder: nn.Module
+
+
 class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
     """A model with an emission layer and a label decoder on its word states.
 
     A subclass names its `model_class`, and that is all, unless it learns an auxiliary task too: that one builds its
-    layers after `super().__init__(config)`, calls `post_init` and overrides `auxiliary_task`.
+    layers after `super().__init__(config)`, calls `post_init` and overrides `auxiliary_task`; and `label_heads`, where
+    the task has labels that depend on those of the model.
     """
 
     model_class: ClassVar[type[MultimodalNerModel]]
@@ -489,6 +498,11 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
             "multimodal-ner": {"impl": implementation, "pt": ["AutoModelForTokenClassification"]}
         }
         super().save_pretrained(save_directory, **kwargs)
+
+    def label_heads(self) -> list[LabelHead]:
+        """All that has a row for each label, so that a trained model can go on with others."""
+        labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
+        return [LabelHead(labels, self.classifier, self.label_decoder)]
 
     @can_return_tuple
     def forward(

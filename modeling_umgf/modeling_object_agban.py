@@ -56,7 +56,7 @@ class BilinearAttention(nn.Module):
         v = self.object_dropout(torch.relu(self.object(self.dropout(V))))  # v' [B, m, 3d]
         scores = (t * self.score.weight[0]) @ v.transpose(1, 2)  # [B, w, m]
         a = masked_softmax(scores.float().flatten(1), edges.flatten(1)).unflatten(1, scores.shape[1:])
-        b = a.to(V.dtype) @ torch.relu(self.value(V))
+        b = a.to(V.dtype) @ torch.relu(self.value(self.dropout(V)))
         return b, a
 
 
@@ -70,7 +70,6 @@ class ObjectAgbanModel(MultimodalNerModel):
         super().__init__(config)
         d = config.text_config.hidden_size
         self.output_size = d
-        self.dropout = nn.Dropout(config.dropout)
         self.object_mlp = perceptron(config.object_feature_size, config.object_size, d)
         self.attention = BilinearAttention(config)
         self.word_projection = nn.Linear(d, d)  # W_1
@@ -92,7 +91,6 @@ class ObjectAgbanModel(MultimodalNerModel):
             inter_modal_mask: [B, w, m] which word may look at which object; None = all at all.
         """
         T, word_mask = text.words()  # [B, w, d], [B, w]
-        T = self.dropout(T)
         cells, object_mask = self.encode_objects(T, pixel_values, object_features, object_mask)  # [B, m, r, F], [B, m]
         V = self.object_mlp(cells.mean(2))  # [B, m, d]
         edges = word_mask[:, :, None] & object_mask[:, None]  # [B, w, m]
@@ -112,9 +110,10 @@ class Alignment(nn.Module):
     def __init__(self, config: ObjectAgbanConfig):
         super().__init__()
         self.growth = config.alignment_steps
-        self.weights = (1.0, config.alignment_object_weight)
+        objects = config.alignment_object_weight
+        self.weights = (1 / (1 + objects), objects / (1 + objects))  # of a word, of an object
         self.classifier = perceptron(config.text_config.hidden_size, config.alignment_size, 2)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # of training so far
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # batches of training so far
 
     def strength(self) -> float:
         """How much of the gradient is passed on: 2 / (1 + exp(-10 p)) - 1, p = share of the growth that is done."""

@@ -113,17 +113,20 @@ class RpbertModel(MultimodalNerModel):
         """
         E = text.states
         n, v = E.shape[1], V.shape[1]
-        positions = getattr(self.config.text_config, "max_position_embeddings", None) or n + v
-        room = positions - v
+        limited = getattr(self.config.text_config, "max_position_embeddings", None)
+        positions = super().max_pieces() if limited else n + v
         text_mask = text.mask
-        if n > room:
-            longest = int(text.own().sum(1).max())
-            if longest > room:
+        if n + v > positions:
+            room = positions - mask.sum(1)  # [B], beside the regions of each post
+            pieces = text.own().sum(1)  # [B]
+            if (pieces > room).any():
+                worst = int((pieces - room).argmax())
                 raise ValueError(
-                    f"{longest} pieces and {v} regions of the picture are more than the {positions} positions of the "
-                    f"text encoder: cut the posts, max_length={room}, or take an image encoder with fewer regions."
+                    f"{pieces[worst]} pieces and {positions - room[worst]} regions of the picture are more than the "
+                    f"{positions} positions of the text encoder: cut the posts, max_length={room[worst]}, or take an "
+                    "image encoder with fewer regions."
                 )
-            text_mask = text_mask & ((text_mask.cumsum(1) <= room) | text.own())
+            text_mask = text_mask & ((text_mask.cumsum(1) <= room[:, None]) | text.own())
         is_real = torch.cat([text_mask, mask], dim=1)  # [B, n + v]
         order = is_real.long().argsort(dim=1, descending=True, stable=True)  # [B, n + v], the real ones first
         places = order.argsort(dim=1)[:, :n].clamp(max=positions - 1)  # [B, n], of the pieces

@@ -16,7 +16,13 @@ from torch import nn
 from .configuration_umt import UmtConfig
 from .decoders import LABEL_DECODERS
 from .layers import Gate, TransformerLayer
-from .modeling_multimodal_ner import MultimodalNerForTokenClassification, MultimodalNerModel, Pieces, WordStates
+from .modeling_multimodal_ner import (
+    LabelHead,
+    MultimodalNerForTokenClassification,
+    MultimodalNerModel,
+    Pieces,
+    WordStates,
+)
 
 
 class BertLayer(TransformerLayer):
@@ -114,6 +120,11 @@ class UmtForTokenClassification(MultimodalNerForTokenClassification):
         super().__init__(config)
         self.span_detection = SpanDetection(config)
         self.post_init()
+
+    def label_heads(self) -> list[LabelHead]:
+        """That of the labels and that of the spans."""
+        spans = self.span_detection
+        return [*super().label_heads(), LabelHead(spans.span_labels, spans.classifier, spans.label_decoder)]
 
     def auxiliary_task(self, words, emissions, labels, labelled):
         """Add what the detection of spans says: α E + (1 - α) E_aux T; and its loss, weighted."""

@@ -62,14 +62,14 @@ def test_the_alignment_tells_words_from_objects_and_passes_its_gradient_on_rever
     alignment = Alignment(config_of(4, alignment_size=6)).eval()
     states = torch.randn(1, 3, 4, requires_grad=True)
     mask = torch.tensor([[True, True, False]])
-    for kind, weight in ((0, 1.0), (1, 5.37)):
+    for kind, weight in ((0, 12000 / 76439), (1, 64439 / 76439)):  # the authors' counts of words and objects
         classes = torch.full((2,), kind)
         expected = weight * cross_entropy(alignment.classifier(states[0, :2]), classes, reduction="sum")
         loss = alignment(states, mask, kind)
-        torch.testing.assert_close(loss[0], expected)
+        torch.testing.assert_close(loss[0], expected, atol=0, rtol=1e-3)
         (own,) = torch.autograd.grad(loss.sum(), states)
         (straight,) = torch.autograd.grad(expected, states)
-        torch.testing.assert_close(own, -straight)
+        torch.testing.assert_close(own, -straight, atol=0, rtol=1e-3)
         assert straight[0, :2].abs().sum() > 0
 
 

@@ -111,6 +111,43 @@ def test_what_the_text_encoder_is_asked_besides_is_refused():
         make_model("rpbert")(**features_batch(), output_attentions=True)
 
 
+def test_a_post_may_be_as_long_as_its_own_regions_leave_positions():
+    def of(pieces: int, regions: int) -> dict[str, torch.Tensor]:
+        batch = {"input_ids": torch.randint(5, 100, (1, pieces)), "attention_mask": torch.ones(1, pieces).long()}
+        batch |= {"object_features": torch.randn(1, regions, 16), "object_mask": torch.ones(1, regions).bool()}
+        return batch | {"word_starts": torch.arange(1, pieces)[None]}
+
+    def together(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        padding = {"word_starts": -1}
+        batch = {}
+        for name, long in first.items():
+            size = max(long.shape[1], second[name].shape[1])
+            both = [torch.zeros(1, size, *long.shape[2:], dtype=long.dtype) + padding.get(name, 0) for _ in range(2)]
+            for row, own in zip(both, (long, second[name]), strict=True):
+                row[:, : own.shape[1]] = own
+            batch[name] = torch.cat(both)
+        return batch
+
+    model = make_model("rpbert")
+    first, second = of(62, 2), of(5, 20)  # 64 positions
+    logits = model(**together(first, second)).logits
+    torch.testing.assert_close(logits[0], model(**first).logits[0], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="62 pieces and 3 regions .* more than the 64 positions"):
+        model(**together(of(62, 3), second))
+
+
+def test_positions_that_roberta_does_not_count_are_no_room():
+    text = {"vocab_size": 160, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 1}
+    text_config = AutoConfig.for_model("roberta", **text, intermediate_size=32, max_position_embeddings=64)
+    model = RpbertForTokenClassification(make_config(systems()["rpbert"], text_config=text_config)).eval()
+    features = {"object_features": torch.zeros(1, 2, 16), "object_mask": torch.ones(1, 2).bool()}
+    whole = torch.randint(5, 100, (1, 60))  # 62 positions are counted, two are the regions'
+    assert model(input_ids=whole, attention_mask=torch.ones_like(whole), **features).logits.shape[1] == 60
+    longer = torch.randint(5, 100, (1, 61))
+    with pytest.raises(ValueError, match="61 pieces and 2 regions .* more than the 62 positions"):
+        model(input_ids=longer, attention_mask=torch.ones_like(longer), **features)
+
+
 def test_a_sequence_that_is_too_long_for_the_text_encoder_is_refused():
     batch = features_batch() | {"object_features": torch.zeros(2, 56, 16), "object_mask": None}
     with pytest.raises(ValueError, match="9 pieces and 56 regions of the picture are more than the 64.*max_length=8"):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from conftest import LABELS
 from systems_under_test import (
     SYSTEMS,
     make_batch,
@@ -22,6 +23,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification,
 from modeling_umgf import MultimodalNerPipeline
 from modeling_umgf.decoders import LABEL_DECODERS
 from modeling_umgf.explanation import explain
+from modeling_umgf.other_labels import with_labels
 from modeling_umgf.systems import system, systems, text_only_twin
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -183,6 +185,21 @@ def test_what_is_saved_is_loaded_to_the_last_bit(model_type, label_decoder, tmp_
     one, two = (p.batch(p.prepare(posts())) for p in (processor, again))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     torch.testing.assert_close(loaded(**two).logits, model(**one).logits)
+
+
+@with_every_decoder
+@of_every_system
+def test_a_model_that_goes_on_with_its_labels_in_another_order_forgets_nothing(model_type, label_decoder):
+    model, batch = make_model(model_type, label_decoder=label_decoder), make_batch(model_type, labels=False)
+    order = list(reversed(range(len(LABELS))))
+    other = with_labels(model, [LABELS[i] for i in order]).eval()
+    one, two = model(**batch), other(**batch)
+    real = real_words(batch)
+    torch.testing.assert_close(two.logits[real], one.logits[real][:, order], atol=1e-5, rtol=1e-4)
+    assert torch.equal(torch.tensor(order)[two.predictions[real]], one.predictions[real])
+    old, new = model.state_dict(), other.state_dict()
+    heads = ("classifier.", "label_decoder.", "span_detection.")
+    assert all(torch.equal(new[name], old[name]) for name in old if not name.startswith(heads))
 
 
 WITHOUT_PACKAGE = """
