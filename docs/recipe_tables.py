@@ -49,7 +49,8 @@ SUFFIXES = {
     "_knowledge_nodes": " + knowledge as objects",
 }
 LABELS = {
-    "iaik": "IAIK, a re-interpretation",
+    "iaik": "IAIK (re-interpretation)",
+    "bert_softmax": "MiniLM, softmax",
     "text_only": "Text only",
     "rgcn_without_relations": "R-GCN w/o InterRG, IntraRG",
     "umgf_knowledge": "UMGF + knowledge as text and objects",
