@@ -50,7 +50,7 @@ SUFFIXES = {
 }
 LABELS = {
     "iaik": "IAIK (re-interpretation)",
-    "bert_softmax": "MiniLM, softmax",
+    "bert_softmax": "MiniLM (softmax)",
     "text_only": "Text only",
     "rgcn_without_relations": "R-GCN w/o InterRG, IntraRG",
     "umgf_knowledge": "UMGF + knowledge as text and objects",
