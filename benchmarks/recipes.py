@@ -97,3 +97,8 @@ class Recipe:
             if other.context == ([] if self.is_text_only else self.reads) and other.path != self.path:
                 return other
         return None
+
+
+def recipes_in(folder: Path) -> list[Recipe]:
+    """The recipes of a folder, sorted by name."""
+    return [Recipe.read(path) for path in sorted(folder.glob("*.yaml"))]

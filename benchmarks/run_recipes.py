@@ -5,7 +5,8 @@
 
 One seed of all recipes comes first, then the next. What has its file in benchmarks/results/recipes, with the settings
 that the recipe has now, is not run again; a run that was stopped goes on from its last checkpoint. Predictions stay in
---runs_dir; from them the intervals and the tests against the text-only twins are computed at the end. Several processes
+--runs_dir; what they made of each post is stored in numbers, from which the intervals and the tests against the
+text-only twins are computed at the end. Several processes
 may run the same list: each takes what no other is at. A recipe with `do_train` and `do_eval` alone is a trial, which
 never reads the test posts.
 """
@@ -29,6 +30,7 @@ import yaml
 from modeling_umgf.files import remove, write_whole
 
 from .compare_recipes import compare_all
+from .outcomes import outcomes
 from .recipes import Recipe
 from .record import RECIPE_RESULTS, write_result
 
@@ -61,6 +63,11 @@ class Run:
     def folder(self) -> Path:
         """Where the model is while it trains; its predictions lie beside it."""
         return self.runs_dir / self.name
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of its predictions."""
+        return self.folder.with_name(f"{self.folder.name}.predictions")
 
     @property
     def settings_file(self) -> Path:
@@ -102,8 +109,8 @@ def main() -> None:
         recipes = [Recipe.read(path) for path in files(arguments.recipes)]
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    folders = Path(arguments.runs_dir), Path(arguments.results_dir)
-    runs = [Run(recipe, seed, *folders) for seed in dict.fromkeys(arguments.seeds) for recipe in recipes]
+    runs_dir, results_dir = Path(arguments.runs_dir), Path(arguments.results_dir)
+    runs = [Run(recipe, seed, runs_dir, results_dir) for seed in dict.fromkeys(arguments.seeds) for recipe in recipes]
     print(overview(runs), flush=True)
     if arguments.list:
         return
@@ -117,7 +124,7 @@ def main() -> None:
                     failed.append(run.name)
     except KeyboardInterrupt:
         sys.exit(f"\nstopped in {run.name}; the same command goes on there")
-    for line in compare_all(recipes, *folders):
+    for line in compare_all(recipes, results_dir):
         print(line)
     if failed:
         sys.exit(f"\n{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
@@ -207,6 +214,8 @@ def store(run: Run) -> Path:
         "curve": curve,
         "facts": {name: fact for name, fact in facts.items() if name != "results"},
     }
+    if not run.recipe.is_trial:
+        results |= outcomes(run.predictions)
     configuration = {"recipe": f"recipes/{run.recipe.name}.yaml", "about": run.recipe.about, "settings": run.settings}
     configuration["threads"] = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     configuration["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

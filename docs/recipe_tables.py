@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from markdown_table import over_seeds, table, with_deviation
 
-from benchmarks.compare_recipes import STATISTICS, finished_runs, made_of
-from benchmarks.recipes import Recipe
+from benchmarks.compare_recipes import STATISTICS, beside_twin, finished_runs, made_of
+from benchmarks.recipes import Recipe, recipes_in
 from benchmarks.record import RECIPE_RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,8 +88,8 @@ class Row:
         path = self.results_dir / self.recipe.group / STATISTICS
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         own = stored.get(self.recipe.row, {})
-        others = [Recipe.read(path) for path in sorted(self.recipe.path.parent.glob("*.yaml"))]
-        return own if own.get("made_of") == made_of(self.recipe, others, self.results_dir) else {}
+        others = recipes_in(self.recipe.path.parent)
+        return own if own.get("made_of") == made_of(*beside_twin(self.recipe, others, self.results_dir)) else {}
 
     def values(self, score: str) -> list[float]:
         """A score of each run that has it."""
@@ -233,7 +233,7 @@ def title(group: str) -> str:
 
 def rows_of(group: str, results_dir: Path) -> list[Row]:
     """The rows of a data set; those of the offline preset without ablations, which the papers' tables show."""
-    recipes = [Recipe.read(path) for path in sorted((RECIPES / group).glob("*.yaml"))]
+    recipes = recipes_in(RECIPES / group)
     return [Row(one, results_dir) for one in recipes if "_without_" not in one.row or not group.startswith(OFFLINE)]
 
 

@@ -39,7 +39,7 @@ def evaluate_tags(gold: Tags, predicted: Tags, bootstrap_samples: int = 0, seed:
         types, counts = entity_counts(gold, predicted, strict)
         results |= _by_name(prefix, types, precision_recall_f1(counts.sum(0)), counts)
         if bootstrap_samples:
-            low, high = _bootstrap_interval(counts[:, :1], bootstrap_samples, seed)
+            low, high = pooled_interval(counts[:, :1], bootstrap_samples, seed)
             results |= {f"{prefix}f1_low": low, f"{prefix}f1_high": high}
     return results
 
@@ -63,16 +63,12 @@ def paired_randomization_test(
     Raises:
         ValueError: as `evaluate_tags`.
     """
-    return pooled_randomization_test(gold, [first], [second], strict, samples, seed)
+    counts, other_counts = (run_counts(gold, [predicted], strict) for predicted in (first, second))
+    return pooled_randomization_test(counts, other_counts, samples, seed)
 
 
 def pooled_randomization_test(
-    gold: Tags,
-    first: Sequence[Tags],
-    second: Sequence[Tags],
-    strict: bool = False,
-    samples: int = 10_000,
-    seed: int = 0,
+    counts: np.ndarray, other_counts: np.ndarray, samples: int = 10_000, seed: int = 0
 ) -> dict[str, float]:
     """`paired_randomization_test` of two systems that were trained with several seeds each.
 
@@ -80,10 +76,8 @@ def pooled_randomization_test(
     of one system for one post depend on each other.
 
     Args:
-        gold: the tags of each sentence.
-        first: the predictions of a system, a run each.
-        second: those of another one, as many, with the same seeds in the same order.
-        strict: read entities strictly.
+        counts: of a system [sentences, runs, 3], as `run_counts` gives them.
+        other_counts: those of another one for the same sentences, with the same seeds in the same order.
         samples: random swaps.
         seed: their seed.
 
@@ -91,12 +85,13 @@ def pooled_randomization_test(
         `difference`: mean F1 of the first minus mean F1 of the second, in points; `p_value`, two-sided.
 
     Raises:
-        ValueError: as `evaluate_tags`, or there are not as many runs of both.
+        ValueError: there are not as many sentences and runs of both.
     """
-    if not first or len(first) != len(second):
-        raise ValueError(f"Cannot pair {len(first)} runs of the first system with {len(second)} of the second.")
-    counts = run_counts(gold, first, strict)  # [sentences, runs, 3]
-    other_counts = run_counts(gold, second, strict)
+    if counts.shape != other_counts.shape:
+        (sentences, runs, _), (other_sentences, other_runs, _) = counts.shape, other_counts.shape
+        raise ValueError(
+            f"Cannot pair {runs} runs over {sentences} sentences with {other_runs} over {other_sentences}."
+        )
 
     def difference(gained_by_first: np.ndarray) -> np.ndarray:
         f1 = precision_recall_f1(counts.sum(0) + gained_by_first)[..., 2]
@@ -106,7 +101,7 @@ def pooled_randomization_test(
     swapped = other_counts - counts
     swapped = swapped[swapped.any((1, 2))]
     rng = np.random.default_rng(seed)
-    observed = difference(np.zeros((len(first), 3), dtype=int))
+    observed = difference(np.zeros(counts.shape[1:], dtype=int))
     as_large = 0
     for sample in np.array_split(np.arange(samples), -(-samples // 1000)):  # a thousand at a time, to save memory
         swaps = rng.integers(2, size=(len(sample), len(swapped)))
@@ -115,26 +110,27 @@ def pooled_randomization_test(
     return {"difference": float(observed), "p_value": (as_large + 1) / (samples + 1)}
 
 
-def pooled_interval(
-    gold: Tags, predictions: Sequence[Tags], strict: bool = False, samples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval of the mean F1 of several runs over resampled sentences.
+def pooled_interval(counts: np.ndarray, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean F1 of several runs over resampled sentences.
 
     Args:
-        gold: the tags of each sentence.
-        predictions: those of each run.
-        strict: read entities strictly.
+        counts: [sentences, runs, 3], as `run_counts` gives them.
         samples: resamples of the sentences.
         seed: seed of the resampling.
+    """
+    sentences = len(counts)
+    drawn = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=samples)
+    f1 = precision_recall_f1(np.tensordot(drawn, counts, axes=1))[..., 2].mean(-1)
+    low, high = np.quantile(f1, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def run_counts(gold: Tags, predictions: Sequence[Tags], strict: bool = False) -> np.ndarray:
+    """Count the entities of each sentence in each run: correct, predicted, gold; int [sentences, runs, 3].
 
     Raises:
         ValueError: as `evaluate_tags`.
     """
-    return _bootstrap_interval(run_counts(gold, predictions, strict), samples, seed)
-
-
-def run_counts(gold: Tags, predictions: Sequence[Tags], strict: bool = False) -> np.ndarray:
-    """Count the entities of each sentence in each run: correct, predicted, gold; int [sentences, runs, 3]."""
     return np.stack([entity_counts(gold, predicted, strict)[1][:, 0] for predicted in predictions], axis=1)
 
 
@@ -260,15 +256,6 @@ def _piece_tags(sentences: Tags, pieces_per_word: Sequence[Sequence[int]]) -> li
                 pieces += [tag] + ["X"] * (count - 1)
         tags_of_pieces.append(pieces)
     return tags_of_pieces
-
-
-def _bootstrap_interval(counts: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
-    """The 2.5 and 97.5 percentiles of the mean F1 over resampled sentences, from the counts [sentences, runs, 3]."""
-    sentences = len(counts)
-    drawn = np.random.default_rng(seed).multinomial(sentences, np.full(sentences, 1 / sentences), size=samples)
-    f1 = precision_recall_f1(np.tensordot(drawn, counts, axes=1))[..., 2].mean(-1)
-    low, high = np.quantile(f1, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _by_name(prefix: str, types: list[str], scores: np.ndarray, counts: np.ndarray) -> dict[str, float]:

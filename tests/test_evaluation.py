@@ -20,6 +20,7 @@ from modeling_umgf.evaluation import (
     paired_randomization_test,
     pooled_interval,
     pooled_randomization_test,
+    run_counts,
 )
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -275,7 +276,7 @@ def test_of_several_runs_posts_are_swapped_not_predictions() -> None:
     gold = [["B-PER"]] * 3
     right = [["B-PER"]] * 3
     wrong = [["O"]] * 3
-    found = pooled_randomization_test(gold, [right, right], [wrong, wrong])
+    found = pooled_randomization_test(run_counts(gold, [right, right]), run_counts(gold, [wrong, wrong]))
     assert found["difference"] == 100
     # of the 2 ** 3 swaps two give a difference as large; were all six predictions swapped alone, 2 of 2 ** 6
     assert found["p_value"] == pytest.approx(2 / 8, abs=0.02)
@@ -284,26 +285,27 @@ def test_of_several_runs_posts_are_swapped_not_predictions() -> None:
 def test_what_one_seed_gains_and_the_next_loses_is_no_difference() -> None:
     gold = [["B-PER"], ["B-LOC"]]
     other = [["B-PER"], ["O"]]
-    found = pooled_randomization_test(gold, [gold, other], [other, gold])
+    found = pooled_randomization_test(run_counts(gold, [gold, other]), run_counts(gold, [other, gold]))
     assert found == {"difference": 0, "p_value": 1}
 
 
 def test_the_pooled_test_of_one_run_is_the_paired_one() -> None:
     gold, first = corpus(40, 0.2, 1)
     _, second = corpus(40, 0.3, 2)
-    assert pooled_randomization_test(gold, [first], [second]) == paired_randomization_test(gold, first, second)
+    pooled = pooled_randomization_test(run_counts(gold, [first]), run_counts(gold, [second]))
+    assert pooled == paired_randomization_test(gold, first, second)
 
 
 def test_the_pooled_interval_is_that_of_the_mean_over_the_runs() -> None:
     gold, first = corpus(60, 0.2, 1)
     _, second = corpus(60, 0.6, 2)
     scores = evaluate_tags(gold, first, bootstrap_samples=1000)
-    assert pooled_interval(gold, [first]) == (scores["f1_low"], scores["f1_high"])
-    low, high = pooled_interval(gold, [first, second])
+    assert pooled_interval(run_counts(gold, [first])) == (scores["f1_low"], scores["f1_high"])
+    low, high = pooled_interval(run_counts(gold, [first, second]))
     f1 = [evaluate_tags(gold, predicted)["f1"] for predicted in (first, second)]
     assert low < sum(f1) / 2 < high and high < scores["f1_high"]
 
 
 def test_as_many_runs_are_needed_of_both_systems() -> None:
-    with pytest.raises(ValueError, match="Cannot pair 2 runs of the first system with 1"):
-        pooled_randomization_test(GOLD, [PREDICTED, PREDICTED], [GOLD])
+    with pytest.raises(ValueError, match="Cannot pair 2 runs over . sentences with 1 over"):
+        pooled_randomization_test(run_counts(GOLD, [PREDICTED, PREDICTED]), run_counts(GOLD, [GOLD]))

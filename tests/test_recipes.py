@@ -12,7 +12,7 @@ from finished_run import TAGS
 from PIL import Image
 from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel, ViTImageProcessor
 
-from benchmarks.recipes import Recipe
+from benchmarks.recipes import Recipe, recipes_in
 from dataset_scripts.columns.contract import dataset_features
 from dataset_scripts.writing.dataset_folder import write_dataset
 from modeling_umgf import HashingEncoder, RelationIndex
@@ -192,7 +192,7 @@ def test_both_data_sets_have_the_same_rows_which_differ_in_files_and_epochs_alon
 
 def test_every_row_that_reads_more_than_the_post_has_its_text_only_twin():
     for folder in ("twitter2015", "twitter2017", "twitter2017c", "twitter2017_to_twitter2015"):
-        recipes = [Recipe.read(path) for path in sorted((ROOT / "recipes" / "offline" / folder).glob("*.yaml"))]
+        recipes = recipes_in(ROOT / "recipes" / "offline" / folder)
         for recipe in recipes:
             twin = recipe.twin(recipes)
             if recipe.is_text_only and not recipe.context:
