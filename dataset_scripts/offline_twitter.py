@@ -182,11 +182,13 @@ def describe(split: Dataset, name: str, vectors: Vectors, knowledge: dict[str, s
     objects = []
     for own_phrases, own_texts, own_captions in zip(phrases, texts, captions, strict=True):
         nodes = [node(caption) for caption in own_captions]
-        for own in nodes[1:] if own_texts else ():
-            similarity = torch.stack([vector[text] for text in own_texts]) @ vector[own["query"]]
-            best = int(similarity.argmax())
-            own["score"] = float(similarity[best])
-            own["phrase"] = own_phrases[best] if similarity[best] >= MIN_SIMILARITY else None
+        if own_texts:
+            of_phrases = torch.stack([vector[text] for text in own_texts])
+            for own in nodes[1:]:
+                similarity = of_phrases @ vector[own["query"]]
+                best = int(similarity.argmax())
+                own["score"] = float(similarity[best])
+                own["phrase"] = own_phrases[best] if similarity[best] >= MIN_SIMILARITY else None
         objects.append(nodes)
     split = replace_column(split, "noun_phrases", phrases)
     split = with_objects(split, objects, captions, vector)

@@ -78,6 +78,11 @@ def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:
     return tags
 
 
+def labels_by_id(id2label: Mapping[int, str]) -> list[str]:
+    """The labels in the order of their ids 0..L-1."""
+    return [id2label[i] for i in range(len(id2label))]
+
+
 def bio_transition_penalty(id2label: Mapping[int, str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores that forbid illegal BIO when added to a CRF's transitions: an I- may only follow B- or I- of its type.
 
@@ -87,7 +92,7 @@ def bio_transition_penalty(id2label: Mapping[int, str]) -> tuple[torch.Tensor, t
     Returns:
         [L] for the first word and [L, L] (from row to column); 0 = allowed, -inf = forbidden.
     """
-    labels = [id2label[index] for index in range(len(id2label))]
+    labels = labels_by_id(id2label)
     type_of = [label[2:] if _is_bio(label) else None for label in labels]
     first = torch.zeros(len(labels))
     transitions = torch.zeros(len(labels), len(labels))

@@ -23,7 +23,7 @@ from .carried_code import carry_code
 from .configuration_multimodal_ner import MultimodalNerConfig
 from .decoders import LABEL_DECODERS, LinearChainCrf
 from .image_encoder import blank_picture, build_encoder, feature_map, load_image_encoder, measure, running_statistics
-from .labels import bio_transition_penalty
+from .labels import bio_transition_penalty, labels_by_id
 from .layers import LetterCaseEmbedding
 from .packing import CAN_PACK, can_pack, positions, rows_of
 from .pushed_card import add_card
@@ -501,8 +501,7 @@ class MultimodalNerForTokenClassification(MultimodalNerPreTrainedModel):
 
     def label_heads(self) -> list[LabelHead]:
         """All that has a row for each label, so that a trained model can go on with others."""
-        labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
-        return [LabelHead(labels, self.classifier, self.label_decoder)]
+        return [LabelHead(labels_by_id(self.config.id2label), self.classifier, self.label_decoder)]
 
     @can_return_tuple
     def forward(

@@ -15,6 +15,7 @@ from torch import nn
 
 from .configuration_umt import UmtConfig
 from .decoders import LABEL_DECODERS
+from .labels import labels_by_id
 from .layers import Gate, TransformerLayer
 from .modeling_multimodal_ner import (
     LabelHead,
@@ -91,7 +92,7 @@ class SpanDetection(nn.Module):
 
     def __init__(self, config: UmtConfig):
         super().__init__()
-        labels = [config.id2label[i] for i in range(config.num_labels)]
+        labels = labels_by_id(config.id2label)
         self.span_label = [label[0] if label[:2] in ("B-", "I-") else label for label in labels]  # of each label
         self.span_labels = list(dict.fromkeys(self.span_label))
         self.classifier = nn.Linear(config.hidden_size, len(self.span_labels))

@@ -62,14 +62,16 @@ def test_the_alignment_tells_words_from_objects_and_passes_its_gradient_on_rever
     alignment = Alignment(config_of(4, alignment_size=6)).eval()
     states = torch.randn(1, 3, 4, requires_grad=True)
     mask = torch.tensor([[True, True, False]])
-    for kind, weight in ((0, 12000 / 76439), (1, 64439 / 76439)):  # the authors' counts of words and objects
+    weights = 1 / 6.37, 5.37 / 6.37  # of words and objects, which the authors counted: 64439 and 12000
+    assert weights == pytest.approx((12000 / 76439, 64439 / 76439), abs=1e-4)
+    for kind, weight in enumerate(weights):
         classes = torch.full((2,), kind)
         expected = weight * cross_entropy(alignment.classifier(states[0, :2]), classes, reduction="sum")
         loss = alignment(states, mask, kind)
-        torch.testing.assert_close(loss[0], expected, atol=0, rtol=1e-3)
+        torch.testing.assert_close(loss[0], expected)
         (own,) = torch.autograd.grad(loss.sum(), states)
         (straight,) = torch.autograd.grad(expected, states)
-        torch.testing.assert_close(own, -straight, atol=0, rtol=1e-3)
+        torch.testing.assert_close(own, -straight)
         assert straight[0, :2].abs().sum() > 0
 
 

@@ -145,7 +145,7 @@ def test_the_zip_of_the_tagger_in_a_folder_is_all_that_nltk_needs(no_tagger, tmp
 
 
 def test_capitals_are_far_from_the_phrases_of_the_tagger_as_the_pages_say(tagger):
-    """F1 of the spans over the first 200 posts of both validation files; the pages tell 0.55 of 800."""
+    """F1 of the spans over the first 200 posts of both validation files; the pages say: hardly more than half."""
     found = {"nltk": set(), "capitals": set()}
     for dataset in ("twitter2015", "twitter2017"):
         source = SHARED_DATA / dataset / "valid.txt"
