@@ -161,13 +161,9 @@ def scores(own: np.ndarray, by_words: np.ndarray, types: np.ndarray, post_of_nam
     sums, counts = np.bincount(posts, weights=saved), np.bincount(posts)
     drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
     low, high = np.quantile((drawn @ sums) / (drawn @ counts), [0.025, 0.975])
-    return {
-        "right types": round(100 * float((own.argmax(1) == types).mean()), 1),
-        "bits left": round(float(bits.mean()), 3),
-        "bits saved": round(float(saved.mean()), 3),
-        "low": round(float(low), 3),
-        "high": round(float(high), 3),
-    }
+    found = {"bits left": bits.mean(), "bits saved": saved.mean(), "low": low, "high": high}
+    right = round(100 * float((own.argmax(1) == types).mean()), 1)
+    return {"right types": right} | {what: round(float(value), 3) + 0.0 for what, value in found.items()}  # no -0.0
 
 
 if __name__ == "__main__":
