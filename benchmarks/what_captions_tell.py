@@ -33,7 +33,7 @@ DATASET = "data/offline/twitter2017"
 TYPES = ("PER", "LOC", "ORG", "MISC")
 FOLDS = 10
 INNER_FOLDS = 5
-STRENGTHS = np.logspace(-4, 2, 7)
+STRENGTHS = np.logspace(-4, 0, 5)
 """Of the regularisation of the vectors, inverted; chosen in each fold from its own training posts."""
 WEIGHT_OF_WORDS = 10.0
 """Of the tagger's probabilities among the inputs, so that they are hardly regularised."""
