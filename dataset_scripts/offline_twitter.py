@@ -60,7 +60,7 @@ ABOUT_KNOWLEDGE = """
 No pixels, and **never text only**: the nodes (`objects`, `object_features`) are the caption as a whole, and the named
 entities that ChatGPT listed for post *and* caption (`context`), each linked to the words of the post that are its name
 (a node for each place), or to every word where the name is not in the post. The vector of an entity is MiniLM's of what
-it is said to be ("city"), not of its name.
+it is said to be ("city"), not of its name. The column `named_entities` holds their list.
 """.strip()
 
 
@@ -202,17 +202,24 @@ def describe(split: Dataset, name: str, vectors: Vectors, knowledge: dict[str, s
 
 
 def with_listed_entities(split: Dataset, name: str, vectors: Vectors) -> Dataset:
-    """The same posts with other nodes: the whole caption, and the named entities that begin the knowledge."""
+    """The same posts with other nodes: the whole caption, and the named entities that begin the knowledge.
+
+    The column named_entities holds these entities as text.
+    """
     objects = []
+    listed = []
     texts = []  # of each node, what its vector is made of
     for row in split.select_columns(["tokens", "caption", "context"]):
         nodes = [(row["caption"], node(row["caption"]))] if row["caption"] else []
-        for entry in read_entity_list(row["context"] or ""):
+        entries = read_entity_list(row["context"] or "")
+        for entry in entries:
             for phrase in find_name(row["tokens"], entry.name) or [None]:
-                nodes.append((entry.kind, node(f"{entry.name} ({entry.kind})", phrase)))
+                nodes.append((entry.kind, node(str(entry), phrase)))
+        listed.append(", ".join(map(str, entries)) or None)
         objects.append([own for _, own in nodes])
         texts.append([text for text, _ in nodes])
     vector = vectors([text for own in texts for text in own], f"the entities of {name}")
+    split = split.add_column("named_entities", listed, feature=Value("string"))
     return with_objects(split, objects, texts, vector)
 
 

@@ -96,6 +96,7 @@ def test_the_named_entities_of_the_knowledge_become_nodes_of_their_kind(sources,
     nodes = [(node["query"], node["phrase"]) for node in post["objects"]]
     linked = ("PARIS (city)", {"start": 0, "end": 1})
     assert nodes == [("Anna near the Cat", None), linked, ("Anna (a person)", None)]
+    assert post["named_entities"] == "PARIS (city), Anna (a person)" and splits["train"][1]["named_entities"] is None
     encoder = SentenceEncoder(tmp_path / "out" / offline_twitter.ENCODER)
     expected = encoder.encode(["Anna near the Cat", "city", "a person"])
     assert torch.allclose(torch.tensor(post["object_features"]), expected, atol=1e-4)

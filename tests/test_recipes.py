@@ -93,6 +93,7 @@ class SmallParts:
                 rows["knowledge_features"] = [features, None, None]
             split = Dataset.from_dict(rows, features=dataset_features(LABELS, rows))
             split = split.add_column("context", ["He was born in Rome.", None, None])
+            split = split.add_column("named_entities", ["Rome (city)", None, None])
             splits = DatasetDict({name: split for name in ("train", "validation", "test")})
             write_dataset(splits, folder, title="Three posts", description="For a test.")
         return str(folder)

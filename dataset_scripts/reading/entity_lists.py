@@ -26,6 +26,9 @@ class Entry:
     name: str
     kind: str
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind})"
+
 
 def read_entity_list(text: str) -> list[Entry]:
     """The entries "name (kind)" before the word "Reasoning"; none where the text begins with no such list."""
