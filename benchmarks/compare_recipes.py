@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modeling_umgf.evaluation import pooled_interval, pooled_randomization_test
+from modeling_umgf.evaluation import pooled_interval, pooled_randomization_test, precision_recall_f1
 from modeling_umgf.files import write_whole
 
 from .outcomes import counts_of, share_of_changed_posts
@@ -56,12 +56,13 @@ def compare(recipes: Sequence[Recipe], results_dir: Path) -> Iterable[str]:
         if not runs:
             continue
         of = made_of(runs, twin, twin_runs)
-        if all("posts" in run["results"] for run in (*runs.values(), *twin_runs.values())):
+        gold = {gold_of(run) for run in (*runs.values(), *twin_runs.values())}
+        if len(gold) == 1 and None not in gold:
             rows[recipe.row] = {"made_of": of} | statistics_of(runs, twin_runs)
         elif stored.get(recipe.row, {}).get("made_of") == of:
             rows[recipe.row] = stored[recipe.row]
         else:
-            yield f"{recipe.name}: no statistics; a run of it, or of its twin, was stored without its posts"
+            yield f"{recipe.name}: no statistics; of its runs and its twin's some lack their posts, or have others"
     tested = {row: found["p_value"] for row, found in rows.items() if "p_value" in found}
     for row, p_value in holm(tested).items():
         rows[row]["p_holm"] = round(p_value, 8)
@@ -92,6 +93,15 @@ def beside_twin(recipe: Recipe, others: Sequence[Recipe], results_dir: Path) -> 
     twin = recipe.twin(others)
     twin_runs = finished_runs(twin, results_dir) if twin else {}
     return runs, twin, {seed: run for seed, run in twin_runs.items() if seed in runs}
+
+
+def gold_of(run: dict[str, Any]) -> str | None:
+    """The numbers of gold entities of the posts of a run; None where its posts are not stored, or are another run's."""
+    if "posts" not in run["results"]:
+        return None
+    posts = run["results"]["posts"]
+    f1 = precision_recall_f1(counts_of([posts]).sum((0, 1)))[2]
+    return posts["gold"] if abs(f1 - run["results"]["scores"]["test_f1"]) <= 0.001 else None
 
 
 def made_of(runs: Runs, twin: Recipe | None, twin_runs: Runs) -> dict[str, Any]:

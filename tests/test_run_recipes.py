@@ -65,6 +65,10 @@ class Workplace:
     def result(self, row: str, seed: int = 1) -> dict:
         return json.loads((self.folder / "results" / "posts" / row / f"seed_{seed}.json").read_text(encoding="utf-8"))
 
+    def store(self, row: str, result: dict) -> None:
+        path = self.folder / "results" / "posts" / row / "seed_1.json"
+        path.write_text(json.dumps(result), encoding="utf-8")
+
     def statistics(self) -> dict:
         return json.loads((self.folder / "results" / "posts" / "statistics.json").read_text(encoding="utf-8"))
 
@@ -274,18 +278,39 @@ def test_statistics_of_runs_without_their_posts_are_kept_until_a_run_is_another_
     place.run(*recipes)
     statistics = place.statistics()
 
-    def change(**scores: float) -> list[str]:
-        path = place.folder / "results" / "posts" / "bert_crf" / "seed_1.json"
-        result = json.loads(path.read_text(encoding="utf-8"))
-        result["results"].pop("posts", None)
-        result["results"]["scores"] |= scores
-        path.write_text(json.dumps(result), encoding="utf-8")
-        return list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
-
-    change()
+    without = place.result("bert_crf")
+    del without["results"]["posts"]
+    place.store("bert_crf", without)
+    list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
     assert place.statistics() == statistics
-    lines = change(test_f1=50.0)
+    without["results"]["scores"]["test_f1"] = 50.0
+    place.store("bert_crf", without)
+    lines = list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
     assert sum("no statistics" in line for line in lines) == 2 and not any("against" in line for line in lines)
+
+
+def test_statistics_are_forgotten_with_the_run_of_the_twin_that_they_were_made_of(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(*recipes)
+    result = place.result("bert_crf")
+    result["results"]["scores"]["test_f1"] = 50.0
+    place.store("bert_crf", result)
+    lines = list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
+    assert sum("no statistics" in line for line in lines) == 2 and not any("against" in line for line in lines)
+
+
+@pytest.mark.parametrize("posts", [{"correct": "1 1 1 0"}, {"gold": "1 1 1 1 0"}, {"gold": "1 1 2 0"}])
+def test_posts_of_another_run_or_another_split_are_not_taken_for_those_of_the_result(place, posts):
+    recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
+    place.run(*recipes)
+    (place.folder / "results" / "posts" / "statistics.json").unlink()
+    result = place.result("umgf")
+    if len(posts.get("gold", "").split()) == 5:  # one post more, without a name
+        posts = {kind: f"{numbers} 0" for kind, numbers in result["results"]["posts"].items()}
+    result["results"]["posts"] |= posts
+    place.store("umgf", result)
+    lines = list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
+    assert sum("no statistics" in line for line in lines) == 1 and not any("against" in line for line in lines)
 
 
 def test_what_is_stored_of_the_posts_are_counts_and_digests(place):
