@@ -5,9 +5,10 @@
 reads what the finished runs of these recipes made of each test post, which is stored with their scores, and writes
 benchmarks/results/recipes/<data set>/statistics.json. Test posts are the units: the interval is over resampled posts,
 the paired randomisation test swaps all seeds' predictions for a post at once, and its p values are corrected over the
-rows of the data set (Holm). Beside them stands what a test of means can't tell: what kinds of errors a row makes, and
-in how many posts it finds other entities than its twin does, than with another seed, or with the pictures of other
-posts. Of runs that were stored without their posts the statistics stay as they are.
+rows of the data set (Holm). An ablation is compared with the whole system. Beside them stands what a test of means
+can't tell: what kinds of errors a row makes, and in how many posts it finds other entities than its twin does, than
+with another seed, or with the pictures of other posts. Of runs that were stored without their posts the statistics stay
+as they are.
 """
 
 import argparse

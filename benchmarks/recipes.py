@@ -87,8 +87,11 @@ class Recipe:
     def twin(self, others: Sequence["Recipe"]) -> "Recipe | None":
         """What a row is compared with: text only with a CRF, on the same encoder, that reads the same as context.
 
-        That row itself is compared with the one without context, and that one with nothing.
+        That row itself is compared with the one without context, and that one with nothing; an ablation, which leaves a
+        part of a system out, with the whole system.
         """
+        if (whole := whole_system(self.row)) != self.row:
+            return next((other for other in others if (other.group, other.row) == (self.group, whole)), None)
         for other in others:
             same_encoder = all(other.settings.get(key) == self.settings.get(key) for key in ENCODER)
             decoder = (other.settings.get("config_overrides") or {}).get("label_decoder", "crf")
@@ -97,6 +100,11 @@ class Recipe:
             if other.context == ([] if self.is_text_only else self.reads) and other.path != self.path:
                 return other
         return None
+
+
+def whole_system(row: str) -> str:
+    """The row that an ablation leaves a part of out; another row is itself one."""
+    return row.partition("_without_")[0]
 
 
 def recipes_in(folder: Path) -> list[Recipe]:

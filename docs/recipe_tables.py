@@ -17,7 +17,7 @@ import yaml
 from markdown_table import over_seeds, table, with_deviation
 
 from benchmarks.compare_recipes import STATISTICS, beside_twin, finished_runs, made_of
-from benchmarks.recipes import Recipe, recipes_in
+from benchmarks.recipes import Recipe, recipes_in, whole_system
 from benchmarks.record import RECIPE_RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,30 +197,36 @@ MiniLM (6 layers) in the place of BERT-base, and captions in the place of pictur
 makes of the same material as its neighbours, not what its paper claims. "With pictures" are the papers' own encoders
 and hyper-parameters (`recipes/<data set>`), for whoever has the pictures; such a line is there once it was run. Scores
 are lenient and counted over the whole split, with the labels of the UMT release; ± is the standard deviation over
-seeds. What was not run is empty. IAIK is a re-interpretation of its abstract; without pixels there are no cells of a
-grid, so our UMGF w/o Tar. links every object to every word. [Recipes](recipes.md) says how to fill a line,
-[labels, scorers and leakage](labels_scorers_and_leakage.md) why published lines differ among themselves.
+seeds. What was not run is empty. *Minus the whole* is an ablation's F1 minus that of our whole system on the seeds that
+both have, p a paired randomisation test over test posts, corrected by Holm's method. IAIK is a re-interpretation of its
+abstract; without pixels there are no cells of a grid, so our UMGF w/o Tar. links every object to every word.
+[Recipes](recipes.md) says how to fill a line, [labels, scorers and leakage](labels_scorers_and_leakage.md) why
+published lines differ among themselves.
 """.strip()
     + "\n"
 )
 
 
 def paper_table(one: dict[str, Any], dataset: str, results_dir: Path) -> str:
-    """A published table for one data set, with our lines below each of its own."""
+    """A published table for one data set, with our lines below each of its own; of ablations what each part brings."""
+    systems = {whole_system(own["recipe"]) for own in one["rows"] if "recipe" in own}
+    tests = {"minus the whole": Row.difference, "p (Holm)": Row.p_value} if len(systems) == 1 else {}
     lines = []
     for own in one["rows"]:
         if dataset in own:
             deviations = own.get(f"{dataset}_deviation", [None] * len(HEADER))
             cells = [with_deviation(mean, off) for mean, off in zip(own[dataset], deviations, strict=True)]
-            lines.append([own["name"], one["paper"], *cells, ""])
+            lines.append([own["name"], one["paper"], *cells, *[""] * len(tests), ""])
         if "recipe" not in own:
             continue
         for group, kind in ((dataset, "ours, with pictures"), (OFFLINE + dataset, "ours, no pixels")):
             row = row_of(group, own["recipe"], results_dir)
             if row is not None and (row.runs or group.startswith(OFFLINE)):
                 kind = kind.replace("no pixels", row.material())
-                lines.append([approach(own), kind, *map(row.cell, SCORES), row.seeds()])
-    return table(["approach", "from", *HEADER, "seeds"], lines)
+                is_whole = whole_system(own["recipe"]) == own["recipe"]
+                shown = ["" if is_whole else test(row) for test in tests.values()]
+                lines.append([approach(own), kind, *map(row.cell, SCORES), *shown, row.seeds()])
+    return table(["approach", "from", *HEADER, *tests, "seeds"], lines)
 
 
 # Comparisons
@@ -233,8 +239,8 @@ def title(group: str) -> str:
 
 def rows_of(group: str, results_dir: Path) -> list[Row]:
     """The rows of a data set; those of the offline preset without ablations, which the papers' tables show."""
-    recipes = recipes_in(RECIPES / group)
-    return [Row(one, results_dir) for one in recipes if "_without_" not in one.row or not group.startswith(OFFLINE)]
+    rows = [Row(one, results_dir) for one in recipes_in(RECIPES / group)]
+    return [own for own in rows if whole_system(own.recipe.row) == own.recipe.row or not group.startswith(OFFLINE)]
 
 
 def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:

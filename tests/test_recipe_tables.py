@@ -55,6 +55,21 @@ def test_our_scores_stand_below_the_published_ones_and_what_was_not_run_is_empty
     assert "ours, with pictures" not in page
 
 
+def test_an_ablation_says_how_far_it_is_below_the_whole_system(tmp_path):
+    for row, f1 in (("umgf", 80.0), ("umgf_without_ind", 79.0)):
+        store(tmp_path, row, 1, f1)
+    found = {"made_of": {"runs": {"1": 79.0}, "twin": "umgf", "twin_runs": {"1": 80.0}}}
+    found |= {"f1_low": 77.0, "f1_high": 81.0, "difference": -1.0, "p_value": 0.01, "p_holm": 0.02}
+    (tmp_path / GROUP / "statistics.json").write_text(json.dumps({"umgf_without_ind": found}), encoding="utf-8")
+    page = recipe_tables.tables_page(tmp_path)
+    section = page[page.index("## UMGF, Table 5") : page.index("## R-GCN, Table 1")]
+    section = section[section.index("**Twitter-2017**") :]
+    assert cells(section, "approach")[-4:] == ["F1", "minus the whole", "p (Holm)", "seeds"]
+    assert cells(section, "UMGF w/o Ind.", "ours, MiniLM, no pixels")[-4:] == ["79.00", "-1.00 (UMGF)", "0.020", "1"]
+    assert cells(section, "UMGF", "ours, MiniLM, no pixels")[-4:] == ["80.00", "", "", "1"]
+    assert page.count("minus the whole |") == 4, "both papers' ablations on both data sets, no other table"
+
+
 def test_a_run_with_pictures_gets_a_line_of_its_own(tmp_path):
     store(tmp_path, "rgcn", 1, 85.0, group="twitter2015")
     page = recipe_tables.tables_page(tmp_path)

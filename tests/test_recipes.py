@@ -191,7 +191,7 @@ def test_both_data_sets_have_the_same_rows_which_differ_in_files_and_epochs_alon
         assert different <= files | {"num_train_epochs"}, row
 
 
-def test_every_row_that_reads_more_than_the_post_has_its_text_only_twin():
+def test_every_row_that_reads_more_than_the_post_has_its_text_only_twin_and_an_ablation_its_whole_system():
     for folder in ("twitter2015", "twitter2017", "twitter2017c", "twitter2017_to_twitter2015"):
         recipes = recipes_in(ROOT / "recipes" / "offline" / folder)
         for recipe in recipes:
@@ -199,6 +199,9 @@ def test_every_row_that_reads_more_than_the_post_has_its_text_only_twin():
             if recipe.is_text_only and not recipe.context:
                 continue
             assert twin is not None, recipe.name
+            if "_without_" in recipe.row:
+                assert recipe.row.startswith(f"{twin.row}_without_") and recipe.reads == twin.reads
+                continue
             assert twin.is_text_only and twin.context == ([] if recipe.is_text_only else recipe.reads)
 
 

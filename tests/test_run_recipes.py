@@ -245,6 +245,13 @@ def test_rows_are_compared_with_text_only_on_the_same_encoder_with_the_same_cont
     }
 
 
+def test_an_ablation_is_compared_with_the_whole_system(place):
+    rows = {name: ROWS[name] for name in ("bert_crf", "umgf")}
+    rows |= dict.fromkeys(("umgf_without_ind", "rgcn_without_gate"), ROWS["umgf"])
+    recipes = [Recipe.read(path) for path in place.write(**rows)]
+    assert recipes[2].twin(recipes) == recipes[1] and recipes[3].twin(recipes) is None
+
+
 def test_a_row_whose_nodes_come_from_the_knowledge_is_compared_with_the_twin_that_reads_it(place):
     knowledge = {"processor_overrides": {"context": ["context"]}}
     rows = {
