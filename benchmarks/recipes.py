@@ -90,7 +90,7 @@ class Recipe:
         That row itself is compared with the one without context, and that one with nothing; an ablation, which leaves a
         part of a system out, with the whole system.
         """
-        if (whole := whole_system(self.row)) != self.row:
+        if whole := whole_system(self.row):
             return next((other for other in others if (other.group, other.row) == (self.group, whole)), None)
         for other in others:
             same_encoder = all(other.settings.get(key) == self.settings.get(key) for key in ENCODER)
@@ -102,9 +102,10 @@ class Recipe:
         return None
 
 
-def whole_system(row: str) -> str:
-    """The row that an ablation leaves a part of out; another row is itself one."""
-    return row.partition("_without_")[0]
+def whole_system(row: str) -> str | None:
+    """The row that an ablation leaves a part of out; None where a row is no ablation."""
+    whole, without, _ = row.partition("_without_")
+    return whole if without else None
 
 
 def recipes_in(folder: Path) -> list[Recipe]:

@@ -209,7 +209,7 @@ published lines differ among themselves.
 
 def paper_table(one: dict[str, Any], dataset: str, results_dir: Path) -> str:
     """A published table for one data set, with our lines below each of its own; of ablations what each part brings."""
-    systems = {whole_system(own["recipe"]) for own in one["rows"] if "recipe" in own}
+    systems = {whole_system(own["recipe"]) or own["recipe"] for own in one["rows"] if "recipe" in own}
     tests = {"minus the whole": Row.difference, "p (Holm)": Row.p_value} if len(systems) == 1 else {}
     lines = []
     for own in one["rows"]:
@@ -223,8 +223,7 @@ def paper_table(one: dict[str, Any], dataset: str, results_dir: Path) -> str:
             row = row_of(group, own["recipe"], results_dir)
             if row is not None and (row.runs or group.startswith(OFFLINE)):
                 kind = kind.replace("no pixels", row.material())
-                is_whole = whole_system(own["recipe"]) == own["recipe"]
-                shown = ["" if is_whole else test(row) for test in tests.values()]
+                shown = [test(row) if whole_system(own["recipe"]) else "" for test in tests.values()]
                 lines.append([approach(own), kind, *map(row.cell, SCORES), *shown, row.seeds()])
     return table(["approach", "from", *HEADER, *tests, "seeds"], lines)
 
@@ -240,7 +239,7 @@ def title(group: str) -> str:
 def rows_of(group: str, results_dir: Path) -> list[Row]:
     """The rows of a data set; those of the offline preset without ablations, which the papers' tables show."""
     rows = [Row(one, results_dir) for one in recipes_in(RECIPES / group)]
-    return [own for own in rows if whole_system(own.recipe.row) == own.recipe.row or not group.startswith(OFFLINE)]
+    return [own for own in rows if not whole_system(own.recipe.row) or not group.startswith(OFFLINE)]
 
 
 def comparison(group: str, results_dir: Path = RECIPE_RESULTS) -> str:

@@ -69,6 +69,9 @@ class Workplace:
         path = self.folder / "results" / "posts" / row / "seed_1.json"
         path.write_text(json.dumps(result), encoding="utf-8")
 
+    def compare(self, *recipes: str) -> list[str]:
+        return list(compare_all([Recipe.read(path) for path in recipes], self.folder / "results"))
+
     def statistics(self) -> dict:
         return json.loads((self.folder / "results" / "posts" / "statistics.json").read_text(encoding="utf-8"))
 
@@ -276,7 +279,7 @@ def test_statistics_are_over_the_seeds_that_both_have_and_outlive_the_prediction
     assert umgf["p_value"] == umgf["p_holm"] == pytest.approx(2 / 2**3, abs=0.02)  # three posts differ, all one way
     for path in (place.folder / "runs").rglob("test.conll"):
         path.unlink()
-    list(compare_all([Recipe.read(path) for path in recipes], place.folder / "results"))
+    place.compare(*recipes)
     assert place.statistics() == statistics
 
 
@@ -288,11 +291,11 @@ def test_statistics_of_runs_without_their_posts_are_kept_until_a_run_is_another_
     without = place.result("bert_crf")
     del without["results"]["posts"]
     place.store("bert_crf", without)
-    list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
+    place.compare(recipes[1])
     assert place.statistics() == statistics
     without["results"]["scores"]["test_f1"] = 50.0
     place.store("bert_crf", without)
-    lines = list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
+    lines = place.compare(recipes[1])
     assert sum("no statistics" in line for line in lines) == 2 and not any("against" in line for line in lines)
 
 
@@ -302,21 +305,26 @@ def test_statistics_are_forgotten_with_the_run_of_the_twin_that_they_were_made_o
     result = place.result("bert_crf")
     result["results"]["scores"]["test_f1"] = 50.0
     place.store("bert_crf", result)
-    lines = list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
+    lines = place.compare(recipes[1])
     assert sum("no statistics" in line for line in lines) == 2 and not any("against" in line for line in lines)
 
 
-@pytest.mark.parametrize("posts", [{"correct": "1 1 1 0"}, {"gold": "1 1 1 1 0"}, {"gold": "1 1 2 0"}])
-def test_posts_of_another_run_or_another_split_are_not_taken_for_those_of_the_result(place, posts):
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda posts: posts | {"correct": "1 1 1 0"}, id="another run"),
+        pytest.param(lambda posts: posts | {"gold": "1 1 2 0"}, id="other gold names"),
+        pytest.param(lambda posts: {kind: f"{of_posts} 0" for kind, of_posts in posts.items()}, id="a post more"),
+    ],
+)
+def test_posts_of_another_run_or_another_split_are_not_taken_for_those_of_the_result(place, change):
     recipes = place.write(bert_crf=ROWS["bert_crf"], umgf=ROWS["umgf"])
     place.run(*recipes)
     (place.folder / "results" / "posts" / "statistics.json").unlink()
     result = place.result("umgf")
-    if len(posts.get("gold", "").split()) == 5:  # one post more, without a name
-        posts = {kind: f"{numbers} 0" for kind, numbers in result["results"]["posts"].items()}
-    result["results"]["posts"] |= posts
+    result["results"]["posts"] = change(result["results"]["posts"])
     place.store("umgf", result)
-    lines = list(compare_all([Recipe.read(recipes[1])], place.folder / "results"))
+    lines = place.compare(recipes[1])
     assert sum("no statistics" in line for line in lines) == 1 and not any("against" in line for line in lines)
 
 
