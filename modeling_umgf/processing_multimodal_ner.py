@@ -240,7 +240,7 @@ class MultimodalNerProcessor(ProcessorMixin):
                 `grounder`; and options of transformers' processors, also in `text_kwargs` and `images_kwargs`:
                     padding: True (default), "longest", "max_length" or False;
                     truncation: cut posts that are too long (default True, warned); "error" refuses them;
-                    max_length: pieces of a post at most; default: what the tokenizer says;
+                    max_length: pieces of a post at most; default: `model_max_length` of the tokenizer;
                     padding_side, pad_to_multiple_of: as for the tokenizer;
                     return_tensors: "pt" (default) or "np";
                     size, do_rescale, do_normalize, image_mean, …: as for the image processor.
@@ -280,7 +280,9 @@ class MultimodalNerProcessor(ProcessorMixin):
             known = ["images", "text", "words", "labels", *self.columns, *self.describers, *TEXT_OPTIONS]
             known = ", ".join(name for name in known if name != "image")
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(sorted(unknown))}; it reads {known}.")
-        options = self._merge_kwargs(self.valid_processor_kwargs, self.tokenizer.init_kwargs, **given)
+        settings = self.tokenizer.init_kwargs.copy()
+        settings.pop("max_length", None)  # how a tokenizer's file was last used; its limit is model_max_length
+        options = self._merge_kwargs(self.valid_processor_kwargs, settings, **given)
         options["text_kwargs"] = self.text_kwargs | options["text_kwargs"]  # older transformers leave the defaults out
         truncation = options["text_kwargs"]["truncation"]
         if truncation not in (True, False, None, "longest_first", "only_first", "do_not_truncate", *TRUNCATIONS[1:]):

@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_tokenizer
 from PIL import Image
 from systems_under_test import SYSTEMS, make_model, make_processor, picture
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 from transformers.utils import logging
 
 from modeling_umgf import MultimodalNerCollator, MultimodalNerPipeline, pipeline_multimodal_ner, systems
@@ -216,11 +216,23 @@ def test_options_of_the_image_processor_reach_it(seeing):
 
 def test_settings_of_the_tokenizer_are_defaults_of_the_call(processor):
     tokenizer = type(processor.tokenizer)(
-        tokenizer_object=tiny_tokenizer()._tokenizer, padding="max_length", max_length=30, pad_token="[PAD]"
+        tokenizer_object=tiny_tokenizer()._tokenizer, padding="max_length", model_max_length=30, pad_token="[PAD]"
     )
     processor.tokenizer = tokenizer
     assert processor(text=TEXTS)["input_ids"].shape == (2, 30)
     assert processor(text=TEXTS, max_length=25)["input_ids"].shape == (2, 25)
+
+
+def test_how_a_tokenizer_was_last_used_does_not_cut_posts_that_the_encoder_reads_whole(processor, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer._tokenizer.enable_truncation(6)
+    tokenizer.save_pretrained(tmp_path)
+    processor.tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert processor.tokenizer.init_kwargs["max_length"] == 6 < processor.tokenizer.model_max_length
+    assert processor(text="cat " * 9)["input_ids"].shape == (1, 11)
+    assert processor.count_pieces([{"tokens": ["cat"] * 9}]) == [11]
+    processor.save_pretrained(tmp_path / "saved")
+    assert AutoProcessor.from_pretrained(tmp_path / "saved")(text="cat " * 9)["input_ids"].shape == (1, 11)
 
 
 # -------------------------------------------------------------------------------------------------- save and load
