@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,12 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", help="folders of recipes, such as recipes/offline/twitter2017")
     parser.add_argument("--results_dir", default=RECIPE_RESULTS, help="folder of the results")
     arguments = parser.parse_args()
-    recipes = [recipe for folder in arguments.folders for recipe in recipes_in(Path(folder))]
-    for line in compare_all(recipes, Path(arguments.results_dir)):
-        print(line)
+    try:
+        recipes = [recipe for folder in arguments.folders for recipe in recipes_in(Path(folder))]
+        for line in compare_all(recipes, Path(arguments.results_dir)):
+            print(line)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 def compare_all(recipes: Sequence[Recipe], results_dir: Path = RECIPE_RESULTS) -> Iterable[str]:

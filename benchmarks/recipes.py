@@ -27,9 +27,12 @@ class Recipe:
         """Read a file.
 
         Raises:
-            ValueError: it holds no settings.
+            ValueError: it is no YAML, or holds no settings.
         """
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        try:
+            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(settings, dict):
             raise ValueError(f"{path}: is no recipe; it holds no settings")
         settings.pop("output_dir", None)

@@ -124,8 +124,11 @@ def main() -> None:
                     failed.append(run.name)
     except KeyboardInterrupt:
         sys.exit(f"\nstopped in {run.name}; the same command goes on there")
-    for line in compare_all(recipes, results_dir):
-        print(line)
+    try:
+        for line in compare_all(recipes, results_dir):
+            print(line)
+    except (OSError, ValueError) as error:  # of another recipe of the folder
+        sys.exit(f"error: {error}. The runs are stored; benchmarks.compare_recipes makes their statistics.")
     if failed:
         sys.exit(f"\n{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 

@@ -51,6 +51,7 @@ SUFFIXES = {
 LABELS = {
     "iaik": "IAIK (re-interpretation)",
     "bert_softmax": "MiniLM (softmax)",
+    "bert_crf_uncased": "BERT-CRF, uncased",
     "text_only": "Text only",
     "rgcn_without_relations": "R-GCN w/o InterRG, IntraRG",
     "umgf_knowledge": "UMGF + knowledge as text and objects",

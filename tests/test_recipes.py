@@ -134,7 +134,7 @@ def small(settings: dict, parts: SmallParts) -> dict:
     settings |= {name: files[name] for name in files if name in settings}
     if "dataset_name" in settings:
         settings["dataset_name"] = parts.dataset(width)
-    if "relation_index" in settings.get("processor_overrides", {}):
+    if settings.get("processor_overrides", {}).get("relation_index"):
         shape = (1, width) if width else (CELLS, WIDTH)
         settings["processor_overrides"] = settings["processor_overrides"] | {
             "relation_index": parts.relation_index(*shape)
@@ -203,6 +203,14 @@ def test_every_row_that_reads_more_than_the_post_has_its_text_only_twin_and_an_a
                 assert recipe.row.startswith(f"{twin.row}_without_") and recipe.reads == twin.reads
                 continue
             assert twin.is_text_only and twin.context == ([] if recipe.is_text_only else recipe.reads)
+
+
+@pytest.mark.parametrize("folder", ["twitter2015", "twitter2017", "twitter2017c", "twitter2015_to_twitter2017"])
+def test_with_pictures_every_system_on_bert_has_its_text_only_twin(folder):
+    recipes = recipes_in(ROOT / "recipes" / folder)
+    on_bert = [recipe for recipe in recipes if "text_model" in recipe.settings and not recipe.is_text_only]
+    assert {"umgf", "umt"} <= {recipe.row for recipe in on_bert}
+    assert all(recipe.twin(recipes) for recipe in on_bert)
 
 
 def test_the_quick_start_trains_a_row_of_the_contrast_tweets():

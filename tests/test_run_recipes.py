@@ -232,8 +232,23 @@ def test_what_is_no_recipe_is_refused_in_one_line(place, capsys):
     (place.recipes / "empty.yaml").write_text("# nothing\n")
     with pytest.raises(SystemExit, match="error: .*empty.yaml: is no recipe"):
         place.run(str(place.recipes / "empty.yaml"))
+    (place.recipes / "broken.yaml").write_text("dataset_name: [a\n")
+    with pytest.raises(SystemExit, match="error: .*broken.yaml: is no YAML.*line 2") as refused:
+        place.run(str(place.recipes / "broken.yaml"))
+    assert "\n" not in str(refused.value)
     with pytest.raises(SystemExit, match="error: .*missing.yaml"):
         place.run(str(place.recipes / "missing.yaml"))
+
+
+def test_a_broken_recipe_beside_the_others_keeps_their_runs_and_says_how_to_get_their_statistics(place):
+    recipes = place.write(bert_crf=ROWS["bert_crf"])
+    (place.recipes / "broken.yaml").write_text("dataset_name: [a\n")
+    with pytest.raises(SystemExit, match="broken.yaml: is no YAML.*The runs are stored; benchmarks.compare_recipes"):
+        place.run(*recipes)
+    assert place.result("bert_crf")["results"]["scores"]
+    (place.recipes / "broken.yaml").unlink()
+    place.compare(*recipes)
+    assert "bert_crf" in place.statistics()
 
 
 def test_rows_are_compared_with_text_only_on_the_same_encoder_with_the_same_context(place):
