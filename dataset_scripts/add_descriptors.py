@@ -11,10 +11,8 @@ second run computes only what is new, and other settings never meet old results.
 import argparse
 import json
 import logging
-import re
 import tempfile
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -33,7 +31,7 @@ from .descriptors.computed_columns import (
 )
 from .reading.bad_input import BadInput, run_command
 from .reading.loading import load_posts
-from .writing.dataset_folder import check_output_dir, write_dataset
+from .writing.dataset_folder import card_text, check_output_dir, write_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +61,7 @@ def main() -> None:
             num_proc=arguments.num_proc,
         )
         if state.is_main_process:
-            title, description = _card_text(arguments.dataset)
+            title, description = card_text(arguments.dataset)
             lines = [description, "", "Computed by `dataset_scripts.add_descriptors`:", ""]
             if find_phrases is not None:
                 lines.append(f"- `noun_phrases`: {json.dumps(_phrase_settings(arguments, find_phrases))}")
@@ -124,14 +122,6 @@ def _phrase_settings(arguments: argparse.Namespace, find_phrases: partial) -> di
     fell_back = find_phrases.keywords["extractor"] is capitalised_phrases
     used = "capitals" if fell_back else arguments.noun_phrase_extractor
     return {"extractor": used, "merge_of": arguments.merge_of}
-
-
-def _card_text(dataset: str) -> tuple[str, str]:
-    """Title and description that the card of the dataset has now."""
-    card = Path(dataset) / "README.md"
-    text = card.read_text(encoding="utf-8") if card.exists() else ""
-    found = re.search(r"^# (.+?)$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    return (found[1].strip(), found[2].strip()) if found else (f"Posts of {Path(dataset).name}", "")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -195,12 +195,13 @@ INTRODUCTION = (
     """
 What the papers print, and what the recipes of this repository gave. "No pixels" are the recipes of `recipes/offline`:
 MiniLM (6 layers) in the place of BERT-base, and captions in the place of pictures, so these lines show what a system
-makes of the same material as its neighbours, not what its paper claims. "With pictures" are the papers' own encoders
-and hyper-parameters (`recipes/<data set>`), for whoever has the pictures; such a line is there once it was run. Scores
-are lenient and counted over the whole split, with the labels of the UMT release; ± is the standard deviation over
-seeds. What was not run is empty. *Minus the whole* is an ablation's F1 minus that of our whole system on the seeds that
-both have, p a paired randomisation test over test posts, corrected by Holm's method. IAIK is a re-interpretation of its
-abstract; without pixels there are no cells of a grid, so our UMGF w/o Tar. links every object to every word.
+makes of the same material as its neighbours, not what its paper claims. "With pictures" are the papers' encoders and
+hyper-parameters, each recipe says where not (`recipes/<data set>`), for whoever has the pictures; such a line is there
+once it was run. Scores are lenient and counted over the whole split, with the labels of the UMT release; ± is the
+standard deviation over seeds. What was not run is empty. *Minus the whole* is an ablation's F1 minus that of our whole
+system on the seeds that both have, p a paired randomisation test over test posts, corrected by Holm's method. IAIK is
+a re-interpretation of its abstract, Object-AGBAN follows its authors' code but for its norms and when its classifier
+rests; without pixels there are no cells of a grid, so our UMGF w/o Tar. links every object to every word.
 [Recipes](recipes.md) says how to fill a line, [labels, scorers and leakage](labels_scorers_and_leakage.md) why
 published lines differ among themselves.
 """.strip()

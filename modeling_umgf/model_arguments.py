@@ -5,12 +5,13 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import torch
 import yaml
 from datasets import Dataset, DatasetDict
 from transformers import (
@@ -34,13 +35,22 @@ from .letter_case import tell_letter_case
 from .other_labels import with_labels
 from .processing_multimodal_ner import MultimodalNerProcessor, checked_context, context_words
 from .systems import System, system, systems, text_only_twin
-from .tokenization_bilstm import train_word_tokenizer
+from .tokenization_bilstm import train_word_tokenizer, without_digits
 from .tokenizer_from_scratch import train_tokenizer
+from .word_vectors import read_word_vectors, start_with
 
 logger = logging.get_logger(__name__)
 
 JSON_ARGUMENTS = ("text_config", "vision_config", "config_overrides", "processor_overrides")
-OF_A_NEW_MODEL = ("model_type", "text_model", "vision_model", "text_config", "vision_config", "text_only")
+OF_A_NEW_MODEL = (
+    "model_type",
+    "text_model",
+    "vision_model",
+    "text_config",
+    "vision_config",
+    "word_vectors",
+    "text_only",
+)
 OF_PICTURES = ("vision_model", "vision_config", "image_size")
 
 
@@ -74,6 +84,13 @@ class ModelArguments:
     vision_config: dict | str | None = field(
         default=None,
         metadata={"help": "JSON: the same of an image encoder trained from scratch."},
+    )
+    word_vectors: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text file of pretrained word vectors, such as GloVe's, that the words of a BiLSTM start with; "
+            "no word of any split that has one is unknown."
+        },
     )
     config_overrides: dict | str | None = field(
         default=None, metadata={"help": 'JSON: any setting of the model, e.g. {"dropout": 0.1}.'}
@@ -199,11 +216,19 @@ def build_new(
         raise ValueError("--image_size: there is no image encoder; give --vision_model or --vision_config.")
     if "object_features" in chosen.processor.columns and not has_encoder and (width := feature_width(splits)):
         config.setdefault("object_feature_size", width)
-    tokenizer, text = text_encoder(arguments, splits["train"], processor_settings.get("context", ()))
+    context = processor_settings.get("context", ())
+    vectors = vectors_of_words(arguments, splits, context)
+    tokenizer, text = text_encoder(arguments, splits["train"], context, vectors)
 
     def make(**settings: Any) -> PreTrainedModel:
         own_labels = labels_of_model(labels, settings.get("subword_labels"))
-        return chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
+        model = chosen.tagger.from_text_vision_pretrained(text, vision, own_labels, **settings)
+        if vectors:
+            try:
+                start_with(model.get_input_embeddings(), tokenizer, vectors)
+            except ValueError as error:
+                raise ValueError(f"--word_vectors {arguments.word_vectors}: {error}") from error
+        return model
 
     model = make(**config)
     if model.config.letter_case:
@@ -226,27 +251,54 @@ def build_new(
     return model, processor
 
 
+def vectors_of_words(arguments: ModelArguments, splits: DatasetDict, context: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The pretrained vectors of the words of all posts and their contexts; none where none are given.
+
+    Raises:
+        ValueError: the file cannot be read, or the text encoder does not read whole words.
+    """
+    if not arguments.word_vectors:
+        return {}
+    if (arguments.text_config or {}).get("model_type") != BilstmConfig.model_type:
+        raise ValueError('--word_vectors: only a BiLSTM reads whole words; --text_config \'{"model_type": "bilstm"}\'.')
+    words = {without_digits(word) for posts in splits.values() for own in sentences(posts, context) for word in own}
+    try:
+        vectors = read_word_vectors(arguments.word_vectors, words)
+    except OSError as error:
+        raise ValueError(f"--word_vectors {arguments.word_vectors}: can't be read ({error.strerror}).") from error
+    logger.warning(f"{len(vectors)} of {len(words)} words start with their vector of {arguments.word_vectors}.")
+    return vectors
+
+
 def text_encoder(
-    arguments: ModelArguments, posts: Dataset, context: Sequence[str] = ()
+    arguments: ModelArguments, posts: Dataset, context: Sequence[str] = (), known: Iterable[str] = ()
 ) -> tuple[PreTrainedTokenizerFast, str | dict[str, Any]]:
-    """The tokenizer, which learns from posts and their context, and the id, folder or configuration of the encoder."""
+    """The tokenizer, which learns from posts and their context, and the id, folder or configuration of the encoder.
+
+    Words that are `known` have a vector, and so a place in the vocabulary of an encoder of words.
+    """
     if arguments.text_model:
         return AutoTokenizer.from_pretrained(arguments.text_model, add_prefix_space=True), arguments.text_model
     text = dict(arguments.text_config)
-    columns = [name for name in context if name in posts.column_names]
-    contexts = (context_words(post, columns) for post in posts.select_columns(columns)) if columns else ()
-    sentences = [*posts["tokens"], *contexts]
     limit = text.get("max_position_embeddings", 512)
     try:
         if text.get("model_type") == BilstmConfig.model_type:  # it reads whole words
             reads_characters = text.get("characters", "none") != "none"
-            tokenizer = train_word_tokenizer(sentences, limit, characters=reads_characters)
+            tokenizer = train_word_tokenizer(sentences(posts, context), limit, characters=reads_characters, known=known)
         else:
-            tokenizer = train_tokenizer(sentences, limit, text.get("vocab_size"))
+            tokenizer = train_tokenizer([*sentences(posts, context)], limit, text.get("vocab_size"))
     except ValueError as error:
         raise ValueError(f"--text_config: {error}") from error
     text["vocab_size"] = len(tokenizer)
     return tokenizer, text
+
+
+def sentences(posts: Dataset, context: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The words of posts, and of the columns of their context that they have."""
+    yield from posts["tokens"]
+    columns = [name for name in context if name in posts.column_names]
+    if columns:
+        yield from (context_words(post, columns) for post in posts.select_columns(columns))
 
 
 def labels_of_model(labels: Sequence[str], subword_labels: str | None) -> list[str]:

@@ -23,8 +23,17 @@ def character_ids(words: Sequence[str | None]) -> torch.Tensor:
     return ids
 
 
+def without_digits(word: str) -> str:
+    """Return a word as it stands in the vocabulary: every digit is a 0."""
+    return re.sub("[0-9]", "0", word)
+
+
 def train_word_tokenizer(
-    sentences: Iterable[Sequence[str]], max_length: int = 512, min_count: int = 2, characters: bool = False
+    sentences: Iterable[Sequence[str]],
+    max_length: int = 512,
+    min_count: int = 2,
+    characters: bool = False,
+    known: Iterable[str] = (),
 ) -> PreTrainedTokenizerFast:
     """Make a tokenizer for which every word is one piece, every digit a 0, and every rare word unknown.
 
@@ -35,12 +44,13 @@ def train_word_tokenizer(
         max_length: words of a post at most.
         min_count: words that are seen less often are unknown, so that it is learned what an unknown word is.
         characters: whether the text encoder also reads characters; processors then add `character_ids` to a batch.
+        known: words, without digits, that are never unknown, such as those with a pretrained vector.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, processors
 
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "sep_token": "[SEP]"}
-    counts = Counter(re.sub("[0-9]", "0", word) for words in sentences for word in words)
-    frequent = sorted(word for word, count in counts.items() if count >= min_count)
+    counts = Counter(without_digits(word) for words in sentences for word in words)
+    frequent = sorted({word for word, count in counts.items() if count >= min_count}.union(known))
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*special.values(), *frequent]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
     tokenizer.normalizer = normalizers.Replace(Regex("[0-9]"), "0")

@@ -98,6 +98,11 @@ class SmallParts:
             write_dataset(splits, folder, title="Three posts", description="For a test.")
         return str(folder)
 
+    def word_vectors(self, width: int) -> str:
+        path = self.folder / f"vectors_{width}.txt"
+        path.write_text(f"the {'0.5 ' * width}\n{SENTENCES[0].split()[0]} {'-0.5 ' * width}\n", encoding="utf-8")
+        return str(path)
+
     def relation_index(self, cells: int, width: int) -> str:
         folder = self.folder / f"index_{cells}_{width}"
         if not folder.exists():
@@ -130,6 +135,8 @@ def small(settings: dict, parts: SmallParts) -> dict:
         settings["text_model"] = parts.text_encoder()
     if "vision_model" in settings:
         settings |= {"vision_model": parts.image_encoder(), "image_size": PICTURE_SIZE}
+    if "word_vectors" in settings:
+        settings["word_vectors"] = parts.word_vectors(settings["text_config"]["embedding_size"])
     files = parts.files()
     settings |= {name: files[name] for name in files if name in settings}
     if "dataset_name" in settings:

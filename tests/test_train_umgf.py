@@ -470,6 +470,7 @@ def test_the_training_time_is_the_sum_of_the_legs(trained, data, tmp_path):
         ({"model_type": "umgf", "text_model": "x"}, "--model_type, --text_model: "),
         ({"text_config": TEXT, "vision_config": VISION}, "--text_config, --vision_config: "),
         ({"vision_model": "x"}, "--vision_model: "),
+        ({"word_vectors": "x"}, "--word_vectors: "),
         ({"config_overrides": {"num_layers": 5}}, "--config_overrides can change no layer"),
         ({"config_overrides": {"d_model": 32}}, "--config_overrides can change no layer"),
         ({"config_overrides": {"num_layer": 5}}, "did you mean 'num_layers'?"),

@@ -19,6 +19,7 @@ from modeling_umgf.pictures import UnreadablePicture, open_picture, picture_file
 
 from ..columns.contract import COLUMNS
 from ..writing.artefact_store import ArtefactStore
+from ..writing.dataset_folder import in_order
 from .computed_columns import ComputedColumn
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def compute_columns(
             described[name] = _with_column(split, column.name, column.feature, cells, work_dir)
     if any(column.needs_picture for column in columns):
         _count(described, summary)
-    return DatasetDict({name: _in_order(split) for name, split in described.items()}), summary
+    return DatasetDict({name: in_order(split) for name, split in described.items()}), summary
 
 
 class Batches(torch.utils.data.Dataset):
@@ -248,12 +249,3 @@ def _count(splits: DatasetDict, summary: DescriptorSummary) -> None:
                     found = {(phrase["start"], phrase["end"]) for phrase in phrases}
                     summary.phrases_with_object += len(asked & found)
                     summary.phrases_without_object += len(asked - found)
-
-
-def _in_order(split: Dataset) -> Dataset:
-    """First the columns that were there from the beginning, then the optional ones in their order."""
-    optional = [name for name, column in COLUMNS.items() if column.optional]
-    last = [name for name in (*optional, "text_embedding") if name in split.features]
-    first = [name for name in split.features if name not in last]
-    split = split.select_columns(first + last)
-    return split.cast_column("image", Image()) if "image" in split.features else split

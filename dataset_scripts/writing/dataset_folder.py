@@ -1,11 +1,12 @@
 """DatasetDict -> a folder that `datasets.load_dataset` opens: Parquet with the pictures inside, and a dataset card."""
 
 import logging
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, DatasetInfo, Features
+from datasets import Dataset, DatasetDict, DatasetInfo, Features, Image
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from datasets.table import embed_table_storage
@@ -17,6 +18,7 @@ from modeling_umgf.files import write_whole
 from modeling_umgf.labels import entity_types
 from modeling_umgf.split_counts import SplitCounts, count_split
 
+from ..columns.contract import COLUMNS
 from ..reading.bad_input import BadInput
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,23 @@ def check_output_dir(folder: str | Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
     if any(path.name != "README.md" and path.suffix != ".parquet" for path in files):
         raise BadInput(f"{folder}: holds other files than a dataset; name a new folder")
+
+
+def in_order(split: Dataset) -> Dataset:
+    """Sort columns: first those that were there from the beginning, then the optional ones in their order."""
+    optional = [name for name, column in COLUMNS.items() if column.optional]
+    last = [name for name in (*optional, "text_embedding") if name in split.features]
+    first = [name for name in split.features if name not in last]
+    split = split.select_columns(first + last)
+    return split.cast_column("image", Image()) if "image" in split.features else split
+
+
+def card_text(dataset: str) -> tuple[str, str]:
+    """Title and description that the card of the dataset has now."""
+    card = Path(dataset) / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    found = re.search(r"^# (.+?)$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return (found[1].strip(), found[2].strip()) if found else (f"Posts of {Path(dataset).name}", "")
 
 
 def _write_split(split: Dataset, name: str, folder: Path) -> None:
