@@ -14,7 +14,7 @@ class ObjectAgbanConfig(MultimodalNerConfig):
     The model is as wide as its text encoder, a BiLSTM of 200 in the paper; objects are vectors of Mask R-CNN, 1024.
 
     Args (besides those of `MultimodalNerConfig`):
-        max_objects: objects of a post that are read, the best ones.
+        max_objects: objects of a post that are read: those of general queries first, then the better score.
         object_size: width of the first layer of the projection of objects; the second is half as wide.
         bilinear_factor: width of the bilinear attention, in widths of the model.
         dropout: dropout of the projected objects in the attention; a BiLSTM drops its own states.

@@ -88,15 +88,12 @@ class ObjectAgbanModel(MultimodalNerModel):
             pixel_values: [B, m, 3, H, W] crops of the objects; or
             object_features: [B, m, F] their features.
             object_mask: [B, m] real objects; None = all.
-            inter_modal_mask: [B, w, m] which word may look at which object; None = all at all.
+            inter_modal_mask: not read: every word looks at every object, whichever phrase it was found for.
         """
         T, word_mask = text.words()  # [B, w, d], [B, w]
         cells, object_mask = self.encode_objects(T, pixel_values, object_features, object_mask)  # [B, m, r, F], [B, m]
         V = self.object_mlp(cells.mean(2))  # [B, m, d]
-        edges = word_mask[:, :, None] & object_mask[:, None]  # [B, w, m]
-        if inter_modal_mask is not None and object_mask.shape[1]:
-            edges = edges & inter_modal_mask.bool()
-
+        edges = word_mask[:, :, None] & object_mask[:, None]  # [B, w, m]: all pairs
         b, a = self.attention(T, V, edges)  # [B, w, d], [B, w, m]
         g = self.gate(self.word_projection(T), self.message_projection(b))  # [B, w, d]
         x = self.norm(T + g * b)
