@@ -200,10 +200,10 @@ hyper-parameters, each recipe says where not (`recipes/<data set>`), for whoever
 once it was run. Scores are lenient and counted over the whole split, with the labels of the UMT release; ± is the
 standard deviation over seeds. What was not run is empty. *Minus the whole* is an ablation's F1 minus that of our whole
 system on the seeds that both have, p a paired randomisation test over test posts, corrected by Holm's method. IAIK is
-a re-interpretation of its abstract, Object-AGBAN follows its authors' code but for its norms and when its classifier
-rests; without pixels there are no cells of a grid, so our UMGF w/o Tar. links every object to every word.
-[Recipes](recipes.md) says how to fill a line, [labels, scorers and leakage](labels_scorers_and_leakage.md) why
-published lines differ among themselves.
+a re-interpretation of its abstract, Object-AGBAN follows its authors' code but for norms of layers and weights and
+when its classifier rests; without pixels there are no cells of a grid, so our UMGF w/o Tar. links every object to
+every word. [Recipes](recipes.md) says how to fill a line, [labels, scorers and leakage](labels_scorers_and_leakage.md)
+why published lines differ among themselves.
 """.strip()
     + "\n"
 )
