@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("wro
 WRONG = ["no such", "-1", ""]
 MORE = ["nan", "1e400", "[", "{}", "\ud83d", "a\x00b", "/dev/null", "/", "0", "x" * 300, "../..", "null"]
 SCRIPTS = ["build_dataset", "dataset_doctor", "add_descriptors", "build_relations", "published_objects", "show_example"]
-SCRIPTS += ["contrast_tweets", "relation_contrast_tweets"]
+SCRIPTS += ["add_word_vectors", "contrast_tweets", "relation_contrast_tweets"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def data(tmp_path_factory) -> dict:
     files = write_data(folder)
     Image.new("RGB", (9, 9), "red").save(folder / "p.png")
     (folder / "posts.jsonl").write_text(json.dumps({"id": 1, "text": "Anna meets Bob", "image": "p.png"}) + "\n")
-    files |= {"posts": str(folder / "posts.jsonl"), "folder": str(folder)}
+    (folder / "vectors.txt").write_text("test0 1 2\n")
+    files |= {"posts": str(folder / "posts.jsonl"), "folder": str(folder), "vectors": str(folder / "vectors.txt")}
     arguments = ["--train", files["train_file"], "--test", files["test_file"], "--image_dir", files["image_dir"]]
     call("build_dataset", [*arguments, "--output_dir", str(folder / "dataset")])
     return files | {"dataset": str(folder / "dataset")}
@@ -56,6 +57,15 @@ def right_arguments(command: str, data: dict, out: Path) -> list[str]:
         "build_dataset": ["--train", data["train_file"], "--output_dir", str(out / "dataset")],
         "dataset_doctor": [data["dataset"]],
         "add_descriptors": [data["dataset"], "--output_dir", str(out / "described"), "--columns", "noun_phrases"],
+        "add_word_vectors": [
+            data["dataset"],
+            "--output_dir",
+            str(out / "vectors"),
+            "--word_vectors",
+            data["vectors"],
+            "--column",
+            "id",
+        ],
         "build_relations": [
             "--dataset",
             data["dataset"],
