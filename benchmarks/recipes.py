@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from modeling_umgf.model_arguments import read_yaml
 
 ENCODER = ("text_model", "text_config")
 
@@ -27,12 +27,9 @@ class Recipe:
         """Read a file.
 
         Raises:
-            ValueError: it is no YAML, or holds no settings.
+            ValueError: it cannot be read, is no YAML, or holds no settings.
         """
-        try:
-            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+        settings = read_yaml(path)
         if not isinstance(settings, dict):
             raise ValueError(f"{path}: is no recipe; it holds no settings")
         settings.pop("output_dir", None)

@@ -11,15 +11,14 @@ text of which no word has a vector becomes none; how many these are is told.
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
-from datasets import Dataset, List, Value, disable_progress_bars
+from datasets import List, Value, disable_progress_bars
 
 from modeling_umgf.text_splitting import split_post
 from modeling_umgf.word_vectors import read_word_vectors
 
-from .columns.contract import COLUMNS
+from .build_relations import replace_column
 from .reading.bad_input import BadInput, run_command
 from .reading.loading import load_posts
 from .writing.dataset_folder import card_text, check_output_dir, in_order, write_dataset
@@ -44,15 +43,13 @@ def main() -> None:
     words = {text: words_of(text) for cells in texts.values() for own in cells for text in own}
     try:
         vectors = read_word_vectors(arguments.word_vectors, {word for own in words.values() for word in own})
-    except OSError as error:
-        raise BadInput(f"--word_vectors {arguments.word_vectors}: can't be read ({error.strerror})") from error
     except ValueError as error:
         raise BadInput(f"--word_vectors {error}") from error
     rows = {text: mean_vector(own, vectors) for text, own in words.items()}
     known = {text: row for text, row in rows.items() if row is not None}
     for name, split in splits.items():
         cells = [[known[text] for text in own if text in known] for own in texts[name]]
-        splits[name] = with_column(split, arguments.to, cells)
+        splits[name] = in_order(replace_column(split, arguments.to, cells))
     told = f"{len(known)} of {len(rows)} different texts have a vector; the others are left out"
     title, description = card_text(arguments.dataset)
     made = f"- `{arguments.to}`: word vectors ({Path(arguments.word_vectors).name}) of `{arguments.column}`; {told}"
@@ -75,12 +72,6 @@ def mean_vector(words: list[str], vectors: dict[str, torch.Tensor]) -> list[floa
     """The mean of the vectors of those words that have one; None where none has."""
     found = [vectors[word] for word in words if word in vectors]
     return torch.stack(found).mean(0).tolist() if found else None
-
-
-def with_column(split: Dataset, name: str, cells: list[Any]) -> Dataset:
-    """A split with a column, at its place, instead of the one that it may have had."""
-    kept = split.remove_columns(name) if name in split.features else split
-    return in_order(kept.add_column(name, cells, feature=COLUMNS[name].feature))
 
 
 def _parser() -> argparse.ArgumentParser:

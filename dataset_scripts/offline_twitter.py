@@ -122,32 +122,44 @@ def export_encoder(folder: Path) -> Path:
 
 
 def read_knowledge(paths: Sequence[str], splits: DatasetDict) -> dict[str, str]:
-    """Read what is known of posts, by their ids: of JSON lines {"id", "knowledge"}, or of the CoNLL files of PGIM.
-
-    These have no ids; a post is known by its words.
-    """
-    knowledge = {}
+    """Read what is known of posts, by their ids: of JSON lines (*.jsonl), or of the CoNLL files of PGIM."""
     ids: dict[tuple[str, ...], list[str]] = {}
     for split in splits.values():
         for post, words in zip(split["id"], split["tokens"], strict=True):
             ids.setdefault(tuple(words), []).append(post)
+    knowledge = {}
     for path in paths:
-        if Path(path).suffix == ".jsonl":
-            for where, row in read_json_lines(path):
-                if not isinstance(row.get("id"), str) or not isinstance(row.get("knowledge"), str):
-                    raise BadInput(f'{where}: is not {{"id": "…", "knowledge": "…"}}')
-                knowledge[row["id"]] = row["knowledge"]
-            continue
-        told = read_knowledge_file(path)
-        found = {}
-        for words, known in told:
-            if same := ids.get(tuple(words)):
-                post = same.pop(0) if len(same) > 1 else same[0]  # copies in their order
-                found |= {post: known} if known else {}
-        logger.info("%s: %d posts, with knowledge of %d posts of the release", path, len(told), len(found))
-        if not found:
-            raise BadInput(f"{path}: tells nothing of any post of the release; posts are known by their words")
-        knowledge |= found
+        knowledge |= knowledge_by_ids(path) if Path(path).suffix == ".jsonl" else knowledge_by_words(path, ids)
+    return knowledge
+
+
+def knowledge_by_ids(path: str | Path) -> dict[str, str]:
+    """Read JSON lines {"id", "knowledge"}."""
+    knowledge = {}
+    for where, row in read_json_lines(path):
+        if not isinstance(row.get("id"), str) or not isinstance(row.get("knowledge"), str):
+            raise BadInput(f'{where}: is not {{"id": "…", "knowledge": "…"}}')
+        knowledge[row["id"]] = row["knowledge"]
+    return knowledge
+
+
+def knowledge_by_words(path: str | Path, ids: Mapping[tuple[str, ...], list[str]]) -> dict[str, str]:
+    """Read posts and their knowledge from a CoNLL file, which has no ids: a post is known by its words.
+
+    Args:
+        path: the file.
+        ids: of the posts with the same words, in their order; of several the first is taken, and taken out.
+    """
+    told = read_knowledge_file(path)
+    knowledge = {}
+    for words, known in told:
+        if same := ids.get(tuple(words)):
+            post = same.pop(0) if len(same) > 1 else same[0]
+            if known:
+                knowledge[post] = known
+    logger.info("%s: %d posts, with knowledge of %d posts of the release", path, len(told), len(knowledge))
+    if not knowledge:
+        raise BadInput(f"{path}: tells nothing of any post of the release; posts are known by their words")
     return knowledge
 
 

@@ -264,8 +264,8 @@ def vectors_of_words(arguments: ModelArguments, splits: DatasetDict, context: Se
     words = {without_digits(word) for posts in splits.values() for own in sentences(posts, context) for word in own}
     try:
         vectors = read_word_vectors(arguments.word_vectors, words)
-    except OSError as error:
-        raise ValueError(f"--word_vectors {arguments.word_vectors}: can't be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise ValueError(f"--word_vectors {error}") from error
     logger.warning(f"{len(vectors)} of {len(words)} words start with their vector of {arguments.word_vectors}.")
     return vectors
 
@@ -329,17 +329,26 @@ def read_settings(file: str, known: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: it cannot be read, holds no settings, or one that is not known.
     """
-    try:
-        settings = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{file}: can't be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    settings = read_yaml(file)
     if not isinstance(settings, dict):
         raise ValueError(f"{file}: holds no settings; write one a line, such as num_train_epochs: 5.")
     if unknown := sorted(str(name) for name in settings.keys() - set(known)):
         raise ValueError(f"{file}: no such argument: {', '.join(unknown)} (see train_umgf.py --help).")
     return settings
+
+
+def read_yaml(file: str | Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        ValueError: it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file}: can't be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: is no YAML: {' '.join(str(error).split())}") from error
 
 
 def load_system_file(path: Path) -> None:

@@ -20,8 +20,7 @@ def read_word_vectors(path: str | os.PathLike, words: Iterable[str]) -> dict[str
         The vectors [F] of those that the file has.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such file, or has none of the words.
+        ValueError: the file cannot be read, is none of these, or has none of the words.
     """
     words = set(words)
     wanted = words | {word.lower() for word in words}
@@ -37,6 +36,8 @@ def read_word_vectors(path: str | os.PathLike, words: Iterable[str]) -> dict[str
                     if len(vector) != width or not vector.isfinite().all():
                         raise ValueError(f"these are not {width} numbers")
                     found[word] = vector
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is no text; word vectors are read from a text file, unpacked.") from error
     except ValueError as error:
