@@ -3,8 +3,8 @@
 Zhang et al., AAAI 2018. Each word attends to the regions of the picture; what it sees there attends to the words of the
 post; one gate weighs the two, a second one filters what is not worth taking. A CRF tags the words.
 
-Letters: h states of the words, v regions, v^ and h^ what attention brings of them, alpha and beta its weights, g and s
-the gates; B posts, w words, m visual nodes, r cells of a node, R = m r regions, F visual features, d width.
+Letters: h states of the words, v^ and h^ what attention brings of regions and words, alpha and beta its weights, g and
+s the gates; B posts, w words, m visual nodes, r cells of a node, R = m r regions, F visual features, d width.
 """
 
 import torch
@@ -24,6 +24,7 @@ class AcoaModel(MultimodalNerModel):
         super().__init__(config)
         h, F, d = config.text_config.hidden_size, config.object_feature_size, config.d_model
         self.output_size = 2 * d
+        self.region_key = nn.Linear(F, d)
         self.region_projection = nn.Linear(F, d)
         self.visual_attention = AdditiveAttention(h, d)
         self.word_projection = nn.Linear(h, d)
@@ -49,9 +50,8 @@ class AcoaModel(MultimodalNerModel):
         nodes = pixel_values, object_features, object_mask
         regions = self.encode_regions(text.states, *nodes)  # [B, R, F]
 
-        v = self.region_projection(regions.states)  # [B, R, d]
-        alpha = self.visual_attention(h, v, regions.mask)  # [B, w, R]
-        v_hat = alpha @ v  # [B, w, d]
+        alpha = self.visual_attention(h, self.region_key(regions.states), regions.mask)  # [B, w, R]
+        v_hat = alpha @ self.region_projection(regions.states)  # [B, w, d]
         words = self.word_projection(h)  # [B, w, d]
         beta = self.textual_attention(v_hat, words, word_mask)  # [B, w, w]
         h_hat = beta @ words  # [B, w, d]

@@ -55,8 +55,8 @@ class BilinearAttention(nn.Module):
         t = torch.relu(self.word(self.dropout(T)))  # t' [B, w, 3d]
         v = self.object_dropout(torch.relu(self.object(self.dropout(V))))  # v' [B, m, 3d]
         scores = (t * self.score.weight[0]) @ v.transpose(1, 2)  # [B, w, m]
-        a = masked_softmax(scores.float().flatten(1), edges.flatten(1)).unflatten(1, scores.shape[1:])
-        b = a.to(V.dtype) @ torch.relu(self.value(self.dropout(V)))
+        a = masked_softmax(scores.flatten(1), edges.flatten(1)).unflatten(1, scores.shape[1:])
+        b = a @ torch.relu(self.value(self.dropout(V)))
         return b, a
 
 

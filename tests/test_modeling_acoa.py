@@ -18,12 +18,12 @@ def attended(attention, query, keys):
 
 def fused_by_hand(model, h, v):
     """States [w, 2 d] of words h [w, h] that see regions v [R, F], and their gates: Zhang et al. (2018)."""
-    v = linear(model.region_projection, v)
+    keys, v = linear(model.region_key, v), linear(model.region_projection, v)
     words = linear(model.word_projection, h)
     states = []
     gates = []
     for h_t in h:
-        alpha = attended(model.visual_attention, h_t, v)
+        alpha = attended(model.visual_attention, h_t, keys)
         v_hat = sum(weight * region for weight, region in zip(alpha, v, strict=True))
         beta = attended(model.textual_attention, v_hat, words)
         h_hat = sum(weight * word for weight, word in zip(beta, words, strict=True))
