@@ -10,9 +10,9 @@ Without --do_train, --do_eval or --do_predict, all three are done as far as the 
 
 import copy
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from datasets import ClassLabel, Dataset, DatasetDict, List
 from huggingface_hub import DatasetCard, get_token
@@ -101,13 +101,27 @@ class DataArguments:
             raise ValueError(f"--types {' '.join(self.types)}: list each type once.")
 
 
+ARGUMENTS = (ModelArguments, DataArguments, MultimodalNerTrainingArguments)
+
+
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MultimodalNerTrainingArguments]:
     """Read dataclass arguments; a YAML or JSON file may come first, and what follows overrides it."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, MultimodalNerTrainingArguments))
+    parser = HfArgumentParser(ARGUMENTS)
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        parser.set_defaults(**read_settings(argv[0], [action.dest for action in parser._actions]))
+        parser.set_defaults(**read_settings(argv[0], types_of_arguments()))
         argv = argv[1:]
     return parser.parse_args_into_dataclasses(argv)
+
+
+def types_of_arguments() -> dict[str, Any]:
+    """The type of each argument of this command."""
+    return {
+        argument.name: types[argument.name]
+        for own in ARGUMENTS
+        for types in [get_type_hints(own)]
+        for argument in fields(own)
+        if argument.init
+    }
 
 
 def read_data(arguments: DataArguments, look_at_pictures: bool, texts: list[str]) -> DatasetDict:

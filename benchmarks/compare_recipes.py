@@ -25,7 +25,7 @@ from modeling_umgf.files import write_whole
 
 from .outcomes import counts_of, share_of_changed_posts
 from .recipes import Recipe, recipes_in
-from .record import RECIPE_RESULTS
+from .record import RECIPE_RESULTS, read_result, read_stored
 
 STATISTICS = "statistics.json"
 Runs = dict[int, dict[str, Any]]  # the stored results of a recipe by their seeds
@@ -54,8 +54,9 @@ def compare_all(recipes: Sequence[Recipe], results_dir: Path = RECIPE_RESULTS) -
 def compare(recipes: Sequence[Recipe], results_dir: Path) -> Iterable[str]:
     """Renew the statistics of one data set."""
     path = results_dir / recipes[0].group / STATISTICS
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored = read_stored(path) if path.exists() else {}
     rows = {}
+    row_names = {recipe.row: recipe.name for recipe in recipes}
     for recipe in recipes:
         runs, twin, twin_runs = beside_twin(recipe, recipes, results_dir)
         if not runs:
@@ -74,8 +75,10 @@ def compare(recipes: Sequence[Recipe], results_dir: Path) -> Iterable[str]:
     if rows:
         with write_whole(path) as file:
             file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    elif not any(finished_runs(recipe, results_dir) for recipe in recipes):
+        yield f"{recipes[0].path.parent}: no statistics; its recipes, as they are now, have no run in {results_dir}"
     for row, found in rows.items():
-        line = f"{recipes[0].group}/{row}: F1 in [{found['f1_low']:.2f}, {found['f1_high']:.2f}]"
+        line = f"{row_names[row]}: F1 in [{found['f1_low']:.2f}, {found['f1_high']:.2f}]"
         if "p_holm" in found:
             line += f", {found['difference']:+.2f} against {found['made_of']['twin']}, p = {found['p_holm']:.4f} (Holm)"
         yield line
@@ -85,7 +88,7 @@ def finished_runs(recipe: Recipe, results_dir: Path) -> Runs:
     """The results of a recipe, as it is now, by their seeds."""
     found = {}
     for path in (results_dir / recipe.name).glob("seed_*.json"):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_result(path)
         settings = result["configuration"]["settings"]
         if settings == recipe.settings | {"seed": settings["seed"]}:
             found[settings["seed"]] = result

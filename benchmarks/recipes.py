@@ -1,11 +1,15 @@
 """Recipes as a benchmark sees them: what a file of recipes/ is called, what it sets, and which one is its twin."""
 
+import itertools
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling_umgf.model_arguments import read_yaml
+from modeling_umgf.model_arguments import JSON_ARGUMENTS, read_mapping, read_settings
+from train_umgf import types_of_arguments
 
 ENCODER = ("text_model", "text_config")
 
@@ -17,28 +21,33 @@ class Recipe:
     Args:
         path: its YAML file.
         settings: what the file says, without the folder that it trains into.
+        about: the comment on its first lines.
     """
 
     path: Path
     settings: dict[str, Any]
+    about: str
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":
         """Read a file.
 
         Raises:
-            ValueError: it cannot be read, is no YAML, or holds no settings.
+            ValueError: it cannot be read, or train_umgf.py can't, or a setting can't be stored with a result.
         """
-        settings = read_yaml(path)
-        if not isinstance(settings, dict):
-            raise ValueError(f"{path}: is no recipe; it holds no settings")
+        settings = read_settings(path, types_of_arguments())
         settings.pop("output_dir", None)
-        return cls(Path(path), settings)
+        for name in settings.keys() & set(JSON_ARGUMENTS):
+            settings[name] = read_mapping(f"{path}: {name}", settings[name])
+        for name, value in settings.items():
+            if json.loads(json.dumps(value, default=str)) != value:
+                raise ValueError(f"{path}: {name}: {value!r} is no JSON: keys are text there, and numbers finite")
+        return cls(Path(path), settings, first_comment(Path(path).read_text(encoding="utf-8")))
 
     @property
     def name(self) -> str:
         """The path below recipes/ without its ending, such as "offline/twitter2017/umgf"."""
-        parts = self.path.resolve().with_suffix("").parts
+        parts = Path(os.path.abspath(self.path)).with_suffix("").parts
         if "recipes" in parts:
             parts = parts[len(parts) - parts[::-1].index("recipes") :]
         else:
@@ -67,22 +76,12 @@ class Recipe:
 
     @property
     def is_text_only(self) -> bool:
-        return self.settings.get("model_type") == "text_only"
+        return self.settings.get("model_type") == "text_only" or bool(self.settings.get("text_only"))
 
     @property
     def is_trial(self) -> bool:
         """Whether it only looks at the validation split."""
         return bool(self.settings.get("do_eval")) and not self.settings.get("do_predict")
-
-    @property
-    def about(self) -> str:
-        """The comment on its first lines."""
-        lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            if not line.startswith("#"):
-                break
-            lines.append(line.lstrip("# "))
-        return " ".join(lines)
 
     def twin(self, others: Sequence["Recipe"]) -> "Recipe | None":
         """What a row is compared with: text only with a CRF, on the same encoder, that reads the same as context.
@@ -102,6 +101,12 @@ class Recipe:
         return None
 
 
+def first_comment(text: str) -> str:
+    """The comment on the first lines of a file."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
 def whole_system(row: str) -> str | None:
     """The row that an ablation leaves a part of out; None where a row is no ablation."""
     whole, without, _ = row.partition("_without_")
@@ -109,5 +114,11 @@ def whole_system(row: str) -> str | None:
 
 
 def recipes_in(folder: Path) -> list[Recipe]:
-    """The recipes of a folder, sorted by name."""
-    return [Recipe.read(path) for path in sorted(folder.glob("*.yaml"))]
+    """The recipes of a folder, sorted by name.
+
+    Raises:
+        ValueError: it has none, or one cannot be read.
+    """
+    if not (paths := sorted(folder.glob("*.yaml"))):
+        raise ValueError(f"{folder}: is no folder with recipes (.yaml)")
+    return [Recipe.read(path) for path in paths]

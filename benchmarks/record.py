@@ -5,8 +5,10 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from modeling_umgf.files import write_whole
 
@@ -30,6 +32,30 @@ def commit() -> str | None:
     except OSError:
         return None
     return run.stdout.strip() or None
+
+
+def read_stored(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a JSON file that was stored here.
+
+    Args:
+        path: the file.
+        keys: what it must have, such as "results".
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}); delete it, and make it again") from error
+    if not isinstance(stored, dict) or not stored.keys() >= set(keys):
+        raise ValueError(f"{path}: is damaged, or something else; delete it, and make it again")
+    return stored
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read what `write_result` wrote; see `read_stored`."""
+    return read_stored(path, ("configuration", "results", "seconds"))
 
 
 def write_result(

@@ -32,7 +32,7 @@ from modeling_umgf.files import remove, write_whole
 from .compare_recipes import compare_all
 from .outcomes import outcomes
 from .recipes import Recipe
-from .record import RECIPE_RESULTS, write_result
+from .record import RECIPE_RESULTS, read_result, write_result
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "train_umgf.py"
@@ -84,7 +84,7 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """What was stored of this run, with whatever settings."""
-        return json.loads(self.result_file.read_text(encoding="utf-8")) if self.result_file.exists() else None
+        return read_result(self.result_file) if self.result_file.exists() else None
 
     def state(self) -> str:
         """done, or: changed (the recipe, since the run), stopped (in the middle), missing."""
@@ -96,7 +96,10 @@ class Run:
         """Whether a run with these settings was started here."""
         if not self.settings_file.exists() or not self.folder.exists():
             return False
-        return yaml.safe_load(self.settings_file.read_text(encoding="utf-8")) == self.settings
+        try:
+            return yaml.safe_load(self.settings_file.read_text(encoding="utf-8")) == self.settings
+        except (yaml.YAMLError, UnicodeDecodeError):
+            return False
 
     def seconds(self) -> float | None:
         result = self.result()
@@ -105,15 +108,20 @@ class Run:
 
 def main() -> None:
     arguments = _parser().parse_args()
+    runs_dir, results_dir = Path(arguments.runs_dir), Path(arguments.results_dir)
     try:
         recipes = [Recipe.read(path) for path in files(arguments.recipes)]
+        check_names(recipes)
+        runs = [
+            Run(recipe, seed, runs_dir, results_dir) for seed in dict.fromkeys(arguments.seeds) for recipe in recipes
+        ]
+        print(overview(runs), flush=True)
+        if arguments.list:
+            return
+        for folder in (runs_dir, results_dir):
+            folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    runs_dir, results_dir = Path(arguments.runs_dir), Path(arguments.results_dir)
-    runs = [Run(recipe, seed, runs_dir, results_dir) for seed in dict.fromkeys(arguments.seeds) for recipe in recipes]
-    print(overview(runs), flush=True)
-    if arguments.list:
-        return
     signal.signal(signal.SIGTERM, stop)  # and not by SIGINT, which is ignored in the background of a shell
     failed = []
     try:
@@ -142,10 +150,19 @@ def files(given: list[str]) -> list[Path]:
     found = []
     for path in map(Path, given):
         own = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-        if not own:
-            raise ValueError(f"{path}: has no recipe (.yaml)")
+        if not own or own[0].suffix != ".yaml":
+            raise ValueError(f"{path}: is no recipe (.yaml), and no folder that has one")
         found += own
-    return list(dict.fromkeys(found))
+    return list({os.path.abspath(path): path for path in found}.values())
+
+
+def check_names(recipes: list[Recipe]) -> None:
+    """Raise ValueError where two recipes have one name, and so one place for their results."""
+    paths: dict[str, Path] = {}
+    for recipe in recipes:
+        if recipe.name in paths:
+            raise ValueError(f"{paths[recipe.name]} and {recipe.path} are both called {recipe.name}: rename one")
+        paths[recipe.name] = recipe.path
 
 
 def stop(*_: object) -> NoReturn:
@@ -159,9 +176,12 @@ def execute(run: Run, keep_model: bool) -> bool:
         if lock is None:
             print("another process is at it", flush=True)
             return True
+        if run.state() == "done":  # by another process, since this one looked
+            return True
         goes_on = run.can_go_on()
         if not goes_on:
             remove(run.folder)
+            remove(run.predictions)
             with write_whole(run.settings_file) as file:
                 file.write_text(yaml.safe_dump(run.settings, sort_keys=False), encoding="utf-8")
         command = [sys.executable, str(TRAIN), str(run.settings_file), "--output_dir", str(run.folder)]

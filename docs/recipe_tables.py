@@ -4,7 +4,6 @@ Everything comes from benchmarks/results/recipes and benchmarks/published.yaml. 
 and so is one whose recipe was changed since.
 """
 
-import json
 import re
 import statistics
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from markdown_table import over_seeds, table, with_deviation
 
 from benchmarks.compare_recipes import STATISTICS, beside_twin, finished_runs, made_of
 from benchmarks.recipes import Recipe, recipes_in, whole_system
-from benchmarks.record import RECIPE_RESULTS
+from benchmarks.record import RECIPE_RESULTS, read_result, read_stored
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "benchmarks" / "published.yaml"
@@ -87,7 +86,7 @@ class Row:
     def statistics(self) -> dict[str, Any]:
         """Interval, difference and p value, where they are those of its runs, and its twin's, as they are now."""
         path = self.results_dir / self.recipe.group / STATISTICS
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        stored = read_stored(path) if path.exists() else {}
         own = stored.get(self.recipe.row, {})
         others = recipes_in(self.recipe.path.parent)
         return own if own.get("made_of") == made_of(*beside_twin(self.recipe, others, self.results_dir)) else {}
@@ -301,7 +300,7 @@ def trials(dataset: str, results_dir: Path = RECIPE_RESULTS) -> str:
         if row.runs and "text_model" in row.recipe.settings:
             runs[f"{label(row.recipe.row)} (a row of the preset)"] = list(row.runs.values())
     for path in sorted((results_dir / "trials" / dataset).glob("*/seed_*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_result(path)
         runs.setdefault(run["configuration"]["about"], []).append(run)
     lines = []
     for about, own in runs.items():

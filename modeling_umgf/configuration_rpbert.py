@@ -37,3 +37,12 @@ class RpbertConfig(MultimodalNerConfig):
     lstm_layers: int = at_least(0, 2)
     lstm_size: int = at_least(1, 256)
     relation_weight: float | int = weight(0.05)
+
+    def validate_architecture(self):
+        """Raise ValueError where two settings contradict each other."""
+        super().validate_architecture()
+        if getattr(self.text_config, "characters", "none") != "none":
+            raise ValueError(
+                "RpBERT's text encoder reads words and regions of the picture at once, and regions have no characters: "
+                "give one with characters='none'."
+            )

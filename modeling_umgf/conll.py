@@ -1,5 +1,6 @@
 """Tagged posts as CoNLL: one word a line."""
 
+import re
 from collections.abc import Sequence
 
 from .files import write_whole
@@ -10,7 +11,7 @@ def conll_block(post_id: object, words: Sequence[str], *tags: Sequence[str]) -> 
 
     Args:
         post_id: its id; white space in it becomes single spaces.
-        words: its words, without tabs and line breaks.
+        words: its words; tabs and line breaks in them become spaces.
         tags: columns of tags, each with one tag a word.
 
     Returns:
@@ -18,7 +19,7 @@ def conll_block(post_id: object, words: Sequence[str], *tags: Sequence[str]) -> 
     """
     lines = [f"IMGID:{' '.join(str(post_id).split())}"]
     for word_with_tags in zip(words, *tags, strict=True):
-        lines.append("\t".join(word_with_tags))
+        lines.append("\t".join(re.sub(r"[\t\n\r]", " ", part) for part in word_with_tags))
     return "\n".join(lines) + "\n\n"
 
 

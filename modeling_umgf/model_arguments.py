@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 import yaml
 from datasets import Dataset, DatasetDict
+from huggingface_hub.dataclasses import type_validator
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -29,6 +30,7 @@ from transformers import (
 from transformers.utils import logging
 
 from .configuration_bilstm import BilstmConfig
+from .configuration_multimodal_ner import READ_BY_TRANSFORMERS
 from .image_encoder import image_half
 from .image_processing_multimodal_ner import MultimodalNerImageProcessor
 from .letter_case import tell_letter_case
@@ -51,6 +53,9 @@ OF_A_NEW_MODEL = (
     "word_vectors",
     "text_only",
 )
+READ_BY_TIMM = {"label_names", "num_classes", "pretrained_cfg"}
+"""Names in a configuration of timm's, which are no attributes of it."""
+
 OF_PICTURES = ("vision_model", "vision_config", "image_size")
 
 
@@ -281,12 +286,13 @@ def text_encoder(
         return AutoTokenizer.from_pretrained(arguments.text_model, add_prefix_space=True), arguments.text_model
     text = dict(arguments.text_config)
     limit = text.get("max_position_embeddings", 512)
+    read = [*sentences(posts, context)]
     try:
         if text.get("model_type") == BilstmConfig.model_type:  # it reads whole words
             reads_characters = text.get("characters", "none") != "none"
-            tokenizer = train_word_tokenizer(sentences(posts, context), limit, characters=reads_characters, known=known)
+            tokenizer = train_word_tokenizer(read, limit, characters=reads_characters, known=known)
         else:
-            tokenizer = train_tokenizer([*sentences(posts, context)], limit, text.get("vocab_size"))
+            tokenizer = train_tokenizer(read, limit, text.get("vocab_size"))
     except ValueError as error:
         raise ValueError(f"--text_config: {error}") from error
     text["vocab_size"] = len(tokenizer)
@@ -323,32 +329,85 @@ def read_mapping(what: str, given: dict | str | None) -> dict[str, Any] | None:
     return value
 
 
-def read_settings(file: str, known: Sequence[str]) -> dict[str, Any]:
+def read_settings(file: str | Path, known: Mapping[str, Any]) -> dict[str, Any]:
     """Read a YAML or JSON file of arguments.
 
+    Args:
+        file: its path.
+        known: the type of each argument. What is no text must be of this type, text is for the parser of arguments.
+
     Raises:
-        ValueError: it cannot be read, holds no settings, or one that is not known.
+        ValueError: it cannot be read, holds no settings, one twice, one that is not known, or one of another type.
     """
-    settings = read_yaml(file)
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+        is_json = file.suffix == ".json"
+        settings = json.loads(text, object_pairs_hook=once_each) if is_json else yaml.load(text, _SettingsLoader)
+    except OSError as error:
+        raise ValueError(f"{file}: can't be read ({error.strerror}).") from error
+    except (yaml.YAMLError, ValueError) as error:
+        kind = "JSON" if file.suffix == ".json" else "YAML"
+        raise ValueError(f"{file}: is no {kind}: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{file}: holds no settings; write one a line, such as num_train_epochs: 5.")
-    if unknown := sorted(str(name) for name in settings.keys() - set(known)):
+    if unknown := sorted(str(name) for name in settings.keys() - known.keys()):
         raise ValueError(f"{file}: no such argument: {', '.join(unknown)} (see train_umgf.py --help).")
+    for name, value in settings.items():
+        settings[name] = checked_setting(f"{file}: {name}", value, known[name])
     return settings
 
 
-def read_yaml(file: str | Path) -> Any:
-    """Read a YAML file.
+def checked_setting(what: str, value: Any, kind: Any) -> Any:
+    """A setting of a file, a whole number as a real one where that is wanted.
 
     Raises:
-        ValueError: it cannot be read, or is no YAML.
+        ValueError: it is of another type than this one.
     """
-    try:
-        return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{file}: can't be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: is no YAML: {' '.join(str(error).split())}") from error
+
+    def fits(value: Any) -> bool:
+        try:
+            type_validator("", value, kind)
+        except TypeError:
+            return False
+        return True
+
+    if fits(value) or (isinstance(value, str) and not fits([value])):
+        return value
+    if type(value) is int and fits(float(value)):
+        return float(value)
+    hint = " Without quotes, no, off, yes and on are False and True in YAML." if isinstance(value, bool) else ""
+    raise ValueError(f"{what}: {value!r} is no {getattr(kind, '__name__', kind)}.{hint}")
+
+
+def once_each(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Pairs as a dictionary.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key!r} stands there twice")
+        found[key] = value
+    return found
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """YAML in which a key stands once, and 1e-5 is a number, as in YAML 1.2, and no text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, key in enumerate(keys):
+            if (key.tag, key.value) in [(other.tag, other.value) for other in keys[:i]]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_SettingsLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
 
 
 def load_system_file(path: Path) -> None:
@@ -500,6 +559,9 @@ def check_encoder(arguments: ModelArguments, kind: str) -> None:
     if not name and settings.get("model_type") not in CONFIG_MAPPING:
         raise ValueError(f'{argument}: give it a "model_type" that transformers knows, such as bert or resnet.')
     config = read_config(argument, name) if name else AutoConfig.for_model(settings["model_type"])
+    passed_on = READ_BY_TRANSFORMERS | READ_BY_TIMM
+    if unknown := [own for own in settings or () if own not in passed_on and not hasattr(config, own)]:
+        raise ValueError(f"{argument}: {config.model_type} has no setting {', '.join(unknown)}.")
     if name and config.model_type in systems():
         raise ValueError(
             f"{argument} {name} is a trained tagger of this package, no encoder: go on with it by "

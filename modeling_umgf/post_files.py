@@ -24,6 +24,9 @@ from .web_pictures import WEB
 STANDARD_STREAM = "-"
 """Name of standard input and of standard output."""
 
+MARKS = ("error", "warning", "record")
+"""What is said of a post on its way; columns of a file that are called so, as in tagged posts, are not read."""
+
 _LOOK_AHEAD = 100  # JSON lines that are searched for the column of the texts before anything is tagged
 
 
@@ -99,7 +102,8 @@ def to_post(row: dict | PostFileError, number: int, columns: dict[str, str], fol
             image = None
             warning = f"tagged without its picture: {error}"
     own_id = number if post_id in (None, "") else post_id
-    return row | {"id": own_id, "text": text, "image": image, "warning": warning}
+    others = {name: value for name, value in row.items() if name not in MARKS}
+    return others | {"id": own_id, "text": text, "image": image, "warning": warning}
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:

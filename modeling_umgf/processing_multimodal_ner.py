@@ -1,6 +1,7 @@
 """Posts → the batch that a model reads: what the processors of all systems share."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ logger = logging.get_logger(__name__)
 
 TEXT_OPTIONS = ("padding", "max_length", "truncation", "padding_side", "pad_to_multiple_of", "return_tensors")
 
-NO_CONTEXT = {"id", "text", "words", "tokens", "ner_tags", "labels", "image"}
-"""Columns that are something else than text that could be read as context."""
+NO_CONTEXT = {"id", "text", "words", "tokens", "ner_tags", "labels", "image", "error", "warning", "record"}
+"""Columns that are something else than text that could be read as context; tagged posts have the last three."""
 
 DESCRIBERS_OF_CONTEXT = {"captioner": "caption", "labeler": "object_labels"}
 """What finds columns of a context in pictures, and the column that each finds."""
@@ -328,6 +329,12 @@ class MultimodalNerProcessor(ProcessorMixin):
         Raises:
             ValueError: a column of the context is no text.
         """
+        to_find = self.context_describers.values()
+        if absent := [name for name in self.context if name not in post and name not in to_find]:
+            logger.warning_once(
+                f"This model reads {', '.join(absent)} after the post; posts come without such a key, and are read "
+                "without. None says that a post has none."
+            )
         return context_words(post, self.context)
 
     def describers_of_nodes(self, describers: Mapping[str, Callable]) -> dict[str, Callable]:
@@ -730,7 +737,7 @@ def checked_context(context: Any) -> list[str]:
 
 
 def context_words(post: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """The words of some columns of a post, one after the other: strings, or lists of strings, or None.
+    """The words of some columns of a post, one after the other: strings, or lists of strings, or None (or NaN).
 
     Raises:
         ValueError: a column holds something else.
@@ -738,12 +745,23 @@ def context_words(post: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     words = []
     for name in columns:
         text = post.get(name)
+        if isinstance(text, np.ndarray):
+            text = text.tolist()
         if isinstance(text, list | tuple) and all(isinstance(one, str) for one in text):
-            text = ", ".join(text)
+            text = ", ".join(one for one in text if one.strip())
+        elif isinstance(text, float) and math.isnan(text):  # as pandas has it
+            text = None
         if not isinstance(text, str | None):
             raise ValueError(f"{name} must be text, a list of texts or None, to be read as context, not {text!r:.40}")
+        check_characters(name, text or "")
         words += [word for word, _, _ in split_post(text or "")]
     return words
+
+
+def check_characters(name: str, text: str) -> None:
+    """Raise ValueError where a text holds what is no character."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"{name} holds half a character (a lone surrogate); it was decoded or cut wrongly")
 
 
 def whole_picture(picture: Image.Image | None) -> list[dict[str, Any]]:
@@ -770,8 +788,7 @@ def read_words(post: Mapping[str, Any]) -> tuple[str, list[tuple[str, int, int]]
         text = " ".join(words)
     elif not isinstance(text, str):
         raise ValueError(f'"text" must be a string, not {type(text).__name__}')
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("the text holds half a character (a lone surrogate); it was decoded or cut wrongly")
+    check_characters("the text", text)
     if words is None:
         return text, split_post(text)
     places = []

@@ -20,6 +20,7 @@ from .processing_multimodal_ner import (
     naming_post,
 )
 from .relation_index import RelationIndex
+from .text_splitting import split_labels
 
 RELATIONS = ("inter", "intra")
 
@@ -33,9 +34,9 @@ class RgcnProcessor(MultimodalNerProcessor):
     It reads, besides words and pictures, the columns
         id: names of the own pictures, which are never their own neighbours when neighbours are looked up;
         object_features: [r, F] features of the own picture instead of the picture;
-        object_labels: labels of the objects in the own picture, to look up pictures that show the same. Posts without
-            this key, for a model that was trained with labels, get them from the labeler that made those, where it can
-            be loaded;
+        object_labels: labels of the objects in the own picture, to look up pictures that show the same: a list, or one
+            text, "person, cat". Posts without this key, for a model that was trained with labels, get them from the
+            labeler that made those, where it can be loaded;
         neighbors_inter, neighbors_intra: {"id", "score"} of pictures of the index. None = look them up there, by the
             text and by `object_labels`. [] = there are none;
     and calls a labeler, which names the objects of pictures whose labels are not given: a function of pictures.
@@ -114,6 +115,10 @@ class RgcnProcessor(MultimodalNerProcessor):
     ) -> None:
         """Give each post its own picture as one node, and its neighbours."""
         super().add_nodes(prepared, posts, options)
+        posts = [
+            {**post, "object_labels": split_labels(own)} if isinstance(own := post.get("object_labels"), str) else post
+            for post in posts
+        ]
         neighbors = {relation: [post.get(f"neighbors_{relation}") for post in posts] for relation in RELATIONS}
         for i in range(len(posts)):
             with naming_post(i, posts):

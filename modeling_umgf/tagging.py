@@ -398,7 +398,7 @@ class RayTagger:
 
     Each of the actors loads the model once. A batch keeps its columns and gains `entities`, a list of structs as from
     the pipeline (null where the post could not be tagged), and the strings `error` (null where it could) and `warning`
-    (null where all of the post could be used).
+    (null where all of the post could be used); columns of a batch that was tagged before are replaced.
 
     Args:
         **options: the fields of `TaggerOptions`. The model is there on every node, pictures start from the working
@@ -433,6 +433,7 @@ class RayTagger:
         posts = [to_post(row, number, columns, self.images) for number, row in enumerate(table.to_pylist())]
         results = self.tagger(posts)
         entities = [None if result.error is not None else result.entities for result in results]
+        table = table.drop_columns(list({"entities", "error", "warning"} & set(table.column_names)))  # tagged before
         table = table.append_column("entities", pyarrow.array(entities, pyarrow.list_(entity)))
         table = table.append_column("error", pyarrow.array([result.error for result in results], text))
         return table.append_column("warning", pyarrow.array([result.warning for result in results], text))

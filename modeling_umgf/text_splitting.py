@@ -50,3 +50,8 @@ def split_post(text: str) -> list[tuple[str, int, int]]:
         (word, start, end) from left to right, with `text[start:end] == word`.
     """
     return [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+def split_labels(text: str) -> list[str]:
+    """Split labels that are written as one text, "person, cat", which is how a column of CSV has them."""
+    return [label.strip() for label in text.split(",") if label.strip()]

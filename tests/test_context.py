@@ -3,6 +3,7 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_same, tiny_tokenizer
@@ -258,11 +259,40 @@ def test_padding_on_the_left_moves_post_and_context_together(model_type):
         ([1], "give a list of columns"),
         (["caption", "caption"], "named twice"),
         (["tokens"], "tokens is no text besides the post"),
+        (["error"], "error is no text besides the post"),
     ],
 )
 def test_a_setting_that_is_no_list_of_columns_is_refused(context, message):
     with pytest.raises(ValueError, match=message):
         systems()["text_only"].processor(tiny_tokenizer(), context=context)
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n", [], (), [" ", ""], float("nan"), np.array([], dtype=object)])
+def test_every_kind_of_no_context_is_the_post_alone(empty):
+    processor = systems()["text_only"].processor(tiny_tokenizer(), context=["caption"])
+    found, alone = processor(words=WORDS, caption=empty), processor(words=WORDS)
+    assert found.keys() == alone.keys() and all(torch.equal(found[name], alone[name]) for name in alone)
+
+
+def test_arrays_are_read_like_lists():
+    processor = systems()["text_only"].processor(tiny_tokenizer(), context=["caption"])
+    (read,) = processor.prepare([{"words": WORDS, "caption": np.array(["the cat", " ", "Bob"], dtype=object)}])
+    assert read.context == ["the", "cat", ",", "Bob"]
+
+
+def test_half_a_character_in_a_context_is_one_sentence():
+    processor = systems()["text_only"].processor(tiny_tokenizer(), context=["caption"])
+    with pytest.raises(ValueError, match="^caption holds half a character"):
+        processor(words=WORDS, caption="a cat \ud83d")
+
+
+def test_posts_without_the_key_of_a_context_are_missed_once(said):
+    processor = make_processor("text_only", context=["caption", "headline"])
+    tagger = MultimodalNerPipeline(make_model("text_only"), processor=processor, device="cpu")
+    tagger([{"text": "Anna", "headline": None}] * 3)
+    assert not said
+    tagger([{"text": "Anna"}] * 3)
+    assert len(said) == 1 and said[0].startswith("This model reads headline after the post; posts come without")
 
 
 def test_a_column_that_holds_no_text_is_named_with_its_post():

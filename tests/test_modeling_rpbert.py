@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from systems_under_test import make_batch, make_config, make_model, make_processor, posts
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig
 
+from modeling_umgf.configuration_rpbert import RpbertConfig
 from modeling_umgf.modeling_multimodal_ner import Pieces
 from modeling_umgf.modeling_rpbert import RpbertForTokenClassification
 from modeling_umgf.systems import systems
@@ -152,3 +154,11 @@ def test_a_sequence_that_is_too_long_for_the_text_encoder_is_refused():
     batch = features_batch() | {"object_features": torch.zeros(2, 56, 16), "object_mask": None}
     with pytest.raises(ValueError, match="9 pieces and 56 regions of the picture are more than the 64.*max_length=8"):
         make_model("rpbert")(**batch)
+
+
+def test_a_text_encoder_of_words_and_their_characters_is_refused_when_it_is_built():
+    text_config = {"model_type": "bilstm", "characters": "cnn"}
+    with pytest.raises(
+        StrictDataclassClassValidationError, match="regions have no characters: give one with characters='none'"
+    ):
+        RpbertConfig(text_config=text_config, object_feature_size=16)

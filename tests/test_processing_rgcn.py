@@ -115,6 +115,12 @@ def test_neither_the_own_picture_nor_a_copy_is_found(processor):
     assert labels.tolist() == pytest.approx([0.5**0.5, 0, 0])
 
 
+def test_labels_of_objects_may_be_one_text_as_in_csv(processor):
+    one, other = (processor(text="a dog", object_labels=labels) for labels in (["dog", "hot dog"], "dog, hot dog,"))
+    assert torch.equal(one["intra_neighbor_scores"], other["intra_neighbor_scores"])
+    assert one["intra_neighbor_mask"].any()
+
+
 def test_a_labeler_names_the_objects_that_are_not_given(processor):
     asked = []
 

@@ -15,7 +15,7 @@ from test_train_umgf import TINY, write_data
 from benchmarks import run_recipes
 from benchmarks.compare_recipes import compare_all, holm
 from benchmarks.outcomes import count_errors, counts_of, digests, share_of_changed_posts
-from benchmarks.recipes import Recipe
+from benchmarks.recipes import Recipe, recipes_in
 from modeling_umgf.evaluation import precision_recall_f1
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,7 +200,7 @@ def test_a_folder_stands_for_its_recipes_and_nothing_is_run_twice(place):
     place.run(str(place.recipes), str(place.recipes / "umgf.yaml"), seeds="1 1")
     assert place.log() == ["bert_crf 1", "umgf 1"]
     (place.folder / "empty").mkdir()
-    with pytest.raises(SystemExit, match="empty: has no recipe"):
+    with pytest.raises(SystemExit, match="empty: is no recipe .*, and no folder that has one"):
         place.run(str(place.folder / "empty"))
 
 
@@ -230,7 +230,7 @@ def test_a_trial_has_its_validation_score_and_no_statistics_of_test_posts(place,
 
 def test_what_is_no_recipe_is_refused_in_one_line(place, capsys):
     (place.recipes / "empty.yaml").write_text("# nothing\n")
-    with pytest.raises(SystemExit, match="error: .*empty.yaml: is no recipe"):
+    with pytest.raises(SystemExit, match="error: .*empty.yaml: holds no settings"):
         place.run(str(place.recipes / "empty.yaml"))
     (place.recipes / "broken.yaml").write_text("dataset_name: [a\n")
     with pytest.raises(SystemExit, match="error: .*broken.yaml: is no YAML.*line 2") as refused:
@@ -238,6 +238,125 @@ def test_what_is_no_recipe_is_refused_in_one_line(place, capsys):
     assert "\n" not in str(refused.value)
     with pytest.raises(SystemExit, match="error: .*missing.yaml"):
         place.run(str(place.recipes / "missing.yaml"))
+
+    (place.recipes / "other.yml").write_text("model_type: umgf\n")
+    with pytest.raises(SystemExit, match="error: .*other.yml: is no recipe"):
+        place.run(str(place.recipes / "other.yml"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("config_overrides: {id2label: {0: O}}", "config_overrides: {'id2label': {0: 'O'}} is no JSON"),
+        ("config_overrides: {dropout: .nan}", "config_overrides: {'dropout': nan} is no JSON"),
+        ("run_name: 2024-01-01", r"run_name: datetime.date\(2024, 1, 1\) is no str"),
+        ("processor_overrides: '[1]'", "processor_overrides: .* is no mapping"),
+        ("dataset_name: 5", "dataset_name: 5 is no str"),
+        ("learning_rat: 5", "no such argument: learning_rat"),
+        ("seed: 1\nseed: 2", "'seed' stands there twice"),
+    ],
+)
+def test_what_cannot_be_stored_or_trained_is_refused_before_anything_is_run(place, settings, message):
+    recipes = place.write(umgf=ROWS["umgf"])
+    (place.recipes / "zzz.yaml").write_text(settings + "\n")
+    with pytest.raises(SystemExit, match=f"zzz.yaml: .*{message}"):
+        place.run(*recipes, str(place.recipes / "zzz.yaml"))
+    assert not (place.recipes / "log.txt").exists()
+
+
+def test_settings_in_json_are_those_that_they_say(place):
+    recipes = place.write(**ROWS)
+    place.write(umgf_caption=ROWS["umgf_caption"] | {"processor_overrides": '{"context": ["caption"]}'})
+    place.run(*recipes)
+    assert place.statistics()["umgf_caption"]["made_of"]["twin"] == "bert_crf_caption"
+
+
+def test_text_only_chosen_by_its_switch_is_a_twin_too(place):
+    recipes = place.write(plain=TEXT | {"model_type": "umgf", "text_only": True}, umgf=ROWS["umgf"])
+    place.run(*recipes)
+    assert place.statistics()["umgf"]["made_of"]["twin"] == "plain"
+
+
+def test_predictions_of_a_recipe_as_it_was_are_gone_when_it_is_run_anew(place):
+    recipes = place.write(umgf=ROWS["umgf"])
+    place.run(*recipes)
+    assert "other_pictures" in place.result("umgf")["results"]["changed_posts"]
+    stale = place.folder / "runs" / "posts" / "umgf" / "seed_1.predictions" / "test_without_pictures.conll"
+    stale.write_text("IMGID:1\nAnna\tO\tB-PER\n\n")
+    place.write(umgf=ROWS["umgf"] | {"num_train_epochs": 2})
+    place.run(*recipes)
+    assert not stale.exists() and "no_pictures" not in place.result("umgf")["results"]["changed_posts"]
+
+
+def test_two_recipes_of_one_name_are_refused(place):
+    paths = []
+    for folder in ("one", "two"):
+        paths.append(place.folder / folder / "posts" / "umgf.yaml")
+        paths[-1].parent.mkdir(parents=True)
+        paths[-1].write_text(yaml.safe_dump(ROWS["umgf"]))
+    with pytest.raises(SystemExit, match="one/posts/umgf.yaml and .*two/posts/umgf.yaml are both called posts/umgf"):
+        place.run(*map(str, paths))
+
+
+def test_what_a_run_was_about_is_what_its_recipe_said_when_it_began(place, monkeypatch):
+    recipes = place.write(umgf=ROWS["umgf"])
+
+    def store(run):
+        Path(recipes[0]).unlink()  # while it trains
+        return whole_store(run)
+
+    whole_store = run_recipes.store
+    monkeypatch.setattr(run_recipes, "store", store)
+    with pytest.raises(SystemExit, match="The runs are stored"):
+        place.run(*recipes)
+    assert place.result("umgf")["configuration"]["about"] == "About umgf."
+
+
+def test_a_run_that_another_process_has_just_finished_is_not_run_again(place):
+    (recipe,) = place.write(umgf=ROWS["umgf"])
+    place.run(recipe)
+    run = run_recipes.Run(Recipe.read(recipe), 1, place.folder / "runs", place.folder / "results")
+    assert run_recipes.execute(run, keep_model=False) and place.log() == ["umgf 1"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"{}", b"[]", b"null"])
+def test_a_damaged_result_is_named(place, content):
+    recipes = place.write(umgf=ROWS["umgf"])
+    place.run(*recipes)
+    (place.folder / "results" / "posts" / "umgf" / "seed_1.json").write_bytes(content)
+    for more in ((), ("--list",)):
+        with pytest.raises(SystemExit, match="umgf/seed_1.json: is damaged.*; delete it, and make it again") as refused:
+            place.run(*recipes, more=more)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="umgf/seed_1.json: is damaged"):
+        place.compare(*recipes)
+
+
+def test_damaged_settings_of_a_stopped_run_begin_anew(place):
+    recipes = place.write(umgf=ROWS["umgf"])
+    folder = place.folder / "runs" / "posts" / "umgf"
+    (folder / "seed_1" / "checkpoint-0").mkdir(parents=True)
+    (folder / "seed_1.yaml").write_text("dataset_name: [a\n")
+    place.run(*recipes)
+    assert place.log() == ["umgf 1"]
+
+
+@pytest.mark.parametrize("folder", ["runs", "results"])
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_trained(place, folder):
+    recipes = place.write(umgf=ROWS["umgf"])
+    (place.folder / folder).write_text("a file")
+    with pytest.raises(SystemExit, match=f"error: .*{folder}"):
+        place.run(*recipes)
+    assert not (place.recipes / "log.txt").exists()
+
+
+def test_recipes_without_runs_and_folders_without_recipes_are_said(place):
+    recipes = place.write(umgf=ROWS["umgf"])
+    assert place.compare(*recipes) == [
+        f"{place.recipes}: no statistics; its recipes, as they are now, have no run in {place.folder / 'results'}"
+    ]
+    with pytest.raises(ValueError, match="nowhere: is no folder with recipes"):
+        recipes_in(place.folder / "nowhere")
 
 
 def test_a_broken_recipe_beside_the_others_keeps_their_runs_and_says_how_to_get_their_statistics(place):

@@ -100,6 +100,30 @@ def test_the_three_input_formats_give_the_same_records(tmp_path):
     assert len(outputs[0]) == 5
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_columns_called_as_what_is_said_of_posts_change_nothing(tmp_path, ending):
+    posts = [post | {"error": None, "record": "r12", "warning": ""} for post in POSTS]
+    path = tmp_path / f"posts.{ending}"
+    if ending == "jsonl":
+        write_jsonl(path, posts)
+    elif ending == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(posts), path)
+    else:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(posts[0]))
+            writer.writeheader()
+            writer.writerows(posts)
+    tag(path, tmp_path / "out.jsonl", tmp_path)
+    tag(write_jsonl(tmp_path / "plain.jsonl", POSTS), tmp_path / "plain_out.jsonl", tmp_path)
+    assert read_jsonl(tmp_path / "out.jsonl") == read_jsonl(tmp_path / "plain_out.jsonl")
+
+
+def test_the_texts_may_be_in_a_column_called_error(tmp_path):
+    posts = write_jsonl(tmp_path / "posts.jsonl", [{"id": 1, "error": "Anna meets Bob"}])
+    tag(posts, tmp_path / "out.jsonl", tmp_path, text_column="error")
+    assert [own["word"] for own in read_jsonl(tmp_path / "out.jsonl")[0]["entities"]] == ["Anna", "Bob"]
+
+
 def test_bad_lines_become_error_records_at_their_place(tmp_path):
     good = json.dumps({"text": "Anna"}).encode()
     bad = [b'{"text": ', b'"just a string"', b"[1]", b'{"text": "\xff"}', b"[" * 100_000, b"null"]

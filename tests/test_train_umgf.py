@@ -174,11 +174,57 @@ def test_a_settings_file_can_be_overridden_and_its_unknown_names_are_refused(dat
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("settings.json", '{"seed": 3, "num_train_epochs": 2,\n\t"text_config": {"layer_norm_eps": 1e-12, "b": 1e5}}'),
+        ("settings.yaml", "seed: '3'\nnum_train_epochs: 2\ntext_config: {layer_norm_eps: 1e-12, b: 1e5}\n"),
+        ("settings.yml", "seed: 3\nnum_train_epochs: '2'\ntext_config:\n  layer_norm_eps: 1.e-12\n  b: +1E+5\n"),
+    ],
+)
+def test_numbers_of_settings_files_are_numbers(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    model, _, training = train_umgf.parse_arguments([str(tmp_path / name), "--output_dir", "x"])
+    assert model.text_config == {"layer_norm_eps": 1e-12, "b": 1e5}
+    assert (training.seed, training.num_train_epochs) == (3, 2)
+
+
+def test_a_key_that_stands_twice_in_json_is_refused(tmp_path):
+    (tmp_path / "settings.json").write_text('{"config_overrides": {"dropout": 0.1, "dropout": 0.2}}')
+    with pytest.raises(SystemExit, match="settings.json: is no JSON: 'dropout' stands there twice"):
+        train_umgf.main([str(tmp_path / "settings.json")])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "settings"),
+    [
+        ("text_config", {"model_type": "bert", "hidden_sise": 16}),
+        ("text_config", {"model_type": "bilstm", "embeding_size": 8}),
+        ("vision_config", {"model_type": "resnet", "hiden_sizes": [8, 16]}),
+    ],
+)
+def test_a_misspelt_setting_of_an_encoder_is_refused(data, tmp_path, capsys, encoder, settings):
+    told = message(capsys, tmp_path / "out", data | TINY | {encoder: settings})
+    assert f"--{encoder}: {settings['model_type']} has no setting {[*settings][1]}." in told
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("", "holds no settings"),
         ("- a\n", "holds no settings"),
         ("seed: [1\n", "is no YAML"),
+        ("seed: 1\nseed: 2\n", "'seed' stands there twice"),
+        ("config_overrides: {dropout: 0.1}\nconfig_overrides: {}\n", "'config_overrides' stands there twice"),
+        ("text_config: {model_type: bert, model_type: bilstm}\n", "'model_type' stands there twice"),
+        ("num_train_epochs: [3]\n", "num_train_epochs: [3] is no float."),
+        ("learning_rate:\n", "learning_rate: None is no float."),
+        ("output_dir: 5\n", "output_dir: 5 is no str"),
+        ("train_file: [a]\n", "train_file: ['a'] is no str"),
+        ("seed: 1.5\n", "seed: 1.5 is no int."),
+        ("bootstrap_samples: 10.5\n", "bootstrap_samples: 10.5 is no int."),
+        ("types: PER\n", "types: 'PER' is no list[str]"),
+        ("eval_strategy: no\n", "eval_strategy: False is no str. Without quotes, no, off, yes and on are"),
+        ("help: true\n", "no such argument: help"),
         ("{1: 2}", "argument: 1"),
         (None, "can't be read (No such file"),
     ],

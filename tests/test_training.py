@@ -237,6 +237,11 @@ def test_conll_output_reads_back_as_it_was(tmp_path):
     assert [row["tags"] for row in rows] == tags
 
 
+def test_line_breaks_and_tabs_in_words_become_spaces_in_conll(tmp_path):
+    write_conll(tmp_path / "out.conll", ["1"], [["a\nb", "c\rd", "e\tf"]], [["O", "B-PER", "I-PER"]])
+    assert (tmp_path / "out.conll").read_text() == "IMGID:1\na b\tO\nc d\tB-PER\ne f\tI-PER\n\n"
+
+
 def test_predictions_of_a_sorted_evaluation_are_scored_as_those_in_order(tmp_path):
     trainer = trainer_for(tmp_path, per_device_eval_batch_size=2)
     output = trainer.predict(posts(9, LABELS))

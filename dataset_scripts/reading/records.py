@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from modeling_umgf.labels import spans_to_tags
-from modeling_umgf.text_splitting import split_post
+from modeling_umgf.text_splitting import split_labels, split_post
 
 from ..columns.contract import COLUMNS
 from .bad_input import BadInput
@@ -115,7 +115,7 @@ def read_records(
             if isinstance(kept[key], list):
                 kept[key] = ", ".join(_strings(kept[key], key, where))
         if isinstance(kept.get("object_labels"), str):
-            kept["object_labels"] = [label.strip() for label in kept["object_labels"].split(",") if label.strip()]
+            kept["object_labels"] = split_labels(kept["object_labels"])
         if "image" in post:
             kept["image"] = post["image"]
         _check_annotations(kept, len(words), where, texts)
