@@ -274,11 +274,14 @@ def train_and_test(argv: list[str] | None) -> None:
             end_with(error)
     if trainer.is_world_process_zero() and splits.keys() & {"validation", "test"}:
         print("Whole names in %; [ ] is the 95 % interval over posts:" if arguments.bootstrap_samples else "In %:")
-    for split in ("validation", "test"):
-        if split in splits:
-            predicted = evaluate(trainer, splits[split], split, arguments)
-    if other is not None:
-        compare(trainer, predicted, other, splits["test"], arguments)
+    try:
+        for split in ("validation", "test"):
+            if split in splits:
+                predicted = evaluate(trainer, splits[split], split, arguments)
+        if other is not None:
+            compare(trainer, predicted, other, splits["test"], arguments)
+    except (OSError, ValueError) as error:  # a full disk, a picture that is gone, posts that the model can't read
+        end_with(error)
     if "train" in splits:
         version = label_version({name: count_split(split) for name, split in splits.items()})
         trainer.create_model_card(dataset=data_name(arguments), label_version=version, splits=splits)

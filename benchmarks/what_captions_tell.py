@@ -10,6 +10,8 @@ names. It is cross-validated over the posts of the validation split; test posts 
 """
 
 import argparse
+import shlex
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -45,10 +47,13 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="folder of a text-only tagger of these posts")
     parser.add_argument("--dataset", default=DATASET, help=f"the offline preset's (default {DATASET})")
     arguments = parser.parse_args()
+    with_knowledge = f"{arguments.dataset}_knowledge"
     begin = time.time()
     torch.manual_seed(0)
-    posts = load_dataset(arguments.dataset, split="validation")
-    listed = load_dataset(f"{arguments.dataset}_knowledge", split="validation")
+    try:
+        posts, listed = (load_dataset(name, split="validation") for name in (arguments.dataset, with_knowledge))
+    except OSError as error:
+        sys.exit(f"error: {error}. docs/recipes.md says how the offline preset's data are made.")
     names = names_of(posts)
     captions = vectors_of_captions(posts)
     kinds = vectors_of_kinds(listed, names)
@@ -71,7 +76,7 @@ def main() -> None:
         {"read": what} | scores(own, predicted["its words"], types, post_of_name) for what, own in predicted.items()
     ]
     configuration = {
-        "command": "python -m benchmarks.what_captions_tell runs/offline/twitter2017/bert_crf/seed_1",
+        "command": f"python -m benchmarks.what_captions_tell {shlex.join(sys.argv[1:])}",
         "dataset": f"{arguments.dataset}, validation split",
         "names": len(names),
         "names_with_a_caption": int(captions[post_of_name].any(1).sum()),

@@ -74,6 +74,8 @@ def main() -> None:
         raise BadInput("noun phrases need NLTK's tagger: python -m nltk.downloader averaged_perceptron_tagger_eng")
     files = {split: Path(arguments.posts, file) for split, file in FILES.items()}
     splits = load_splits(files, captions_file=arguments.captions)
+    if not any(caption for split in splits.values() for caption in split["caption"]):
+        raise BadInput(f"{arguments.captions}: has no caption of any post of the release; is it of the other data set?")
     counts = {split: count_split(posts) for split, posts in splits.items()}
     check_release(name, counts)
     knowledge = read_knowledge(arguments.knowledge, splits) if arguments.knowledge else None
@@ -127,9 +129,13 @@ def read_knowledge(paths: Sequence[str], splits: DatasetDict) -> dict[str, str]:
     for split in splits.values():
         for post, words in zip(split["id"], split["tokens"], strict=True):
             ids.setdefault(tuple(words), []).append(post)
+    all_ids = {post for same in ids.values() for post in same}
     knowledge = {}
     for path in paths:
-        knowledge |= knowledge_by_ids(path) if Path(path).suffix == ".jsonl" else knowledge_by_words(path, ids)
+        known = knowledge_by_ids(path) if Path(path).suffix == ".jsonl" else knowledge_by_words(path, ids)
+        if known.keys().isdisjoint(all_ids):
+            raise BadInput(f"{path}: tells nothing of any post of the release; is it of the other data set?")
+        knowledge |= known
     return knowledge
 
 
@@ -139,6 +145,8 @@ def knowledge_by_ids(path: str | Path) -> dict[str, str]:
     for where, row in read_json_lines(path):
         if not isinstance(row.get("id"), str) or not isinstance(row.get("knowledge"), str):
             raise BadInput(f'{where}: is not {{"id": "…", "knowledge": "…"}}')
+        if row["id"] in knowledge:
+            raise BadInput(f"{where}: the id {row['id']} was there before")
         knowledge[row["id"]] = row["knowledge"]
     return knowledge
 

@@ -83,7 +83,7 @@ class KeptFeatures:
         self.num_workers = num_workers
         self.precision = precision
         self.contents = {}  # digests of datasets
-        self.known = {}  # datasets with features, by their keys
+        self.known = {}  # features, by their keys
 
     def add_to(self, dataset: Dataset) -> Dataset:
         """Return posts with cells of their pictures instead of the pictures.
@@ -92,13 +92,11 @@ class KeptFeatures:
         """
         key = self.key(dataset)
         if key not in self.known:
-            features = self.load_or_compute(dataset, key)
-            others = [name for name in dataset.column_names if name not in ("image", "object_features")]
-            joined = concatenate_datasets([dataset.select_columns(others), features], axis=1)
-            width = self.model.config.object_feature_size
             self.known = {known: own for known, own in self.known.items() if known[1] != key[1]}  # of other weights
-            self.known[key] = joined.with_transform(partial(read_features, width=width))
-        return self.known[key]
+            self.known[key] = self.load_or_compute(dataset, key)
+        others = [name for name in dataset.column_names if name not in ("image", "object_features")]
+        joined = concatenate_datasets([dataset.select_columns(others), self.known[key]], axis=1)
+        return joined.with_transform(partial(read_features, width=self.model.config.object_feature_size))
 
     def key(self, dataset: Dataset) -> tuple[str, str]:
         """Digests of everything but the posts that the cells depend on, and of the posts."""

@@ -173,6 +173,7 @@ def build_trained(
         settings = processor.image_processor.to_dict()
         settings["size"] = {"height": arguments.image_size, "width": arguments.image_size}
         processor.image_processor = type(processor.image_processor).from_dict(settings)
+        limit_pieces(processor.tokenizer, model, (arguments.image_size, arguments.image_size))
     if wanted := processor.settings_for_model(model.config):
         raise ValueError(f"--processor_overrides: this needs a model with {shown(wanted)}, which {name} is not.")
     return model, processor
@@ -245,7 +246,7 @@ def build_new(
             model.config.vision_config, vision, arguments.image_size
         )
         size = parts["image_processor"].size["height"], parts["image_processor"].size["width"]
-    tokenizer.model_max_length = min(tokenizer.model_max_length, model.base_model.max_pieces(size))
+    limit_pieces(tokenizer, model, size)
     settings = model.config.processor_settings() | processor_settings
     processor = make_processor(chosen.processor, parts | settings)
     if wanted := processor.settings_for_model(model.config):
@@ -254,6 +255,23 @@ def build_new(
             raise ValueError(f"--config_overrides: {shown(given)}, but the processor needs {shown(wanted)}.")
         model = make(**config | wanted)
     return model, processor
+
+
+def limit_pieces(
+    tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel, picture_size: tuple[int, int] | None
+) -> None:
+    """Let a tokenizer make no more pieces than the model has positions for beside a picture [height, width].
+
+    Raises:
+        ValueError: there are none for a text.
+    """
+    room = model.base_model.max_pieces(picture_size)
+    if room <= tokenizer.num_special_tokens_to_add():
+        raise ValueError(
+            f"--image_size: a picture of {picture_size[0]} x {picture_size[1]} pixels leaves no position of the text "
+            "encoder for a text; give smaller ones."
+        )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, room)
 
 
 def vectors_of_words(arguments: ModelArguments, splits: DatasetDict, context: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -586,11 +604,11 @@ def settings_of_twin(config: dict[str, Any], others: Sequence[str], twin: System
     return shared
 
 
-def feature_width(splits: DatasetDict) -> int | None:
-    """Width of the column `object_features` of the data; None where there are none."""
+def feature_width(splits: Mapping[str, Dataset], column: str = "object_features") -> int | None:
+    """Width of a column of features of the data; None where there are none."""
     for split in splits.values():
-        if "object_features" in split.column_names:
-            for features in split["object_features"]:
+        if column in split.column_names:
+            for features in split[column]:
                 if features:
                     return len(features[0])
     return None
@@ -600,12 +618,14 @@ def check_pictures_can_be_read(model: PreTrainedModel, processor: MultimodalNerP
     """Raise ValueError where the model can't read the pictures of the data, or their features."""
     config = model.config
     reads_features = "object_features" in processor.columns
-    width = feature_width(splits) if reads_features else None
-    if width not in (None, config.object_feature_size):
-        raise ValueError(
-            f"The column object_features of the data is {width} wide, the model reads {config.object_feature_size}: "
-            "leave out the image encoder, or compute the features with the same one."
-        )
+    for column in ("object_features", "knowledge_features"):
+        for name, split in splits.items() if column in processor.columns else ():
+            if (width := feature_width({name: split}, column)) not in (None, config.object_feature_size):
+                raise ValueError(
+                    f"The column {column} of the split {name} is {width} wide, the model reads "
+                    f"{config.object_feature_size}: leave out the image encoder, or compute the features with the same "
+                    "one."
+                )
     if not processor.reads_pictures or config.vision_config is not None:
         return
     for name, split in splits.items():

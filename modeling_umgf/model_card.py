@@ -302,11 +302,22 @@ def _check_same_but_seed(first: Mapping[str, Any], run: Mapping[str, Any]) -> No
             raise CardError(
                 f"These runs differ in {name} ({first.get(name)} and {run.get(name)}): they don't share a card."
             )
+    one, other = (_settings_but_seed(facts) for facts in (first, run))
+    if differing := sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)):
+        raise CardError(f"These runs differ in {', '.join(differing)}: they don't share a card.")
+    if run["hyper_parameters"]["seed"] == first["hyper_parameters"]["seed"]:
+        raise CardError(f"These runs have one seed, {_seeds([first])}: a mean over it says nothing.")
     if _evaluated(run) != _evaluated(first):
         raise CardError(
             f"These runs were tested differently ({', '.join(_evaluated(first)) or 'not at all'} and "
             f"{', '.join(_evaluated(run)) or 'not at all'}): evaluate them alike."
         )
+
+
+def _settings_but_seed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was trained with: hyper-parameters, and how many posts a split has."""
+    posts = {f"posts of the split {name}": counts["posts"] for name, counts in run["splits"].items()}
+    return {name: value for name, value in run["hyper_parameters"].items() if name != "seed"} | posts
 
 
 def _evaluated(run: Mapping[str, Any]) -> list[str]:
@@ -408,7 +419,8 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    return [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows)]
+    lines = ([str(cell).replace("|", "\\|") for cell in row] for row in (header, ["---"] * len(header), *rows))
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _score(results: Sequence[Mapping[str, float]], name: str) -> str:

@@ -602,7 +602,7 @@ def test_scores_of_neighbours_are_numbers(score):
     assert "scores of neighbours" in result["error"]
 
 
-@pytest.mark.parametrize("labels", ["person", [["person"]], [1], 5, {"person": 1}])
+@pytest.mark.parametrize("labels", [[["person"]], [1], 5, {"person": 1}])
 def test_object_labels_are_a_list_of_strings(labels):
     [result] = tagger_of("rgcn")([{"text": "Anna", "image": PICTURE, "object_labels": labels}])
     assert "object_labels must be a list of strings" in result["error"]

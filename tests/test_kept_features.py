@@ -78,6 +78,17 @@ def test_so_they_do_whatever_the_visual_nodes_are(visual_nodes):
     )
 
 
+def test_posts_with_the_same_pictures_keep_their_own_words_and_labels():
+    model = frozen_model("umt")
+    of_pictures = kept(model, make_processor("umt"))
+    one, other = dataset_of("umt"), dataset_of("umt", tokens=[["Bob"]] * 3, ner_tags=[[0]] * 3)
+    for dataset in (one, other, one):
+        described = of_pictures.add_to(dataset)
+        for name in ("tokens", "ner_tags"):
+            assert described[name][:] == dataset[name][:]
+    assert of_pictures.known.keys() == {of_pictures.key(one)} == {of_pictures.key(other)}
+
+
 def test_of_too_many_objects_those_that_are_read_are_kept():
     model = frozen_model("umgf")
     processor = make_processor("umgf")

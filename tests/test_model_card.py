@@ -158,6 +158,31 @@ def test_runs_that_differ_in_more_than_the_seed_do_not_share_a_card(seeds, facts
     assert not (seeds[0] / "README.md").exists()
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "num_train_epochs", "posts of the split train"])
+def test_nor_do_runs_that_were_trained_differently(seeds, name):
+    run = json.loads((seeds[1] / "run.json").read_text())
+    if name in run["hyper_parameters"]:
+        change(seeds[1], hyper_parameters=run["hyper_parameters"] | {name: 0.25})
+    else:
+        change(seeds[1], splits=run["splits"] | {"train": run["splits"]["train"] | {"posts": 1}})
+    with pytest.raises(CardError, match=f"differ in {name}: they don't share a card"):
+        write_model_card(seeds[0], other_seeds=[seeds[1]])
+
+
+def test_a_run_is_not_two_seeds(seeds):
+    with pytest.raises(CardError, match="These runs have one seed, 1"):
+        write_model_card(seeds[0], other_seeds=[seeds[0]])
+
+
+def test_a_bar_in_the_name_of_a_type_adds_no_column(seeds):
+    run = json.loads((seeds[0] / "run.json").read_text())
+    results = {name.replace("test_PER_", "test_P|R_"): score for name, score in run["results"].items()}
+    change(seeds[0], results=results, entity_types=[name.replace("PER", "P|R") for name in run["entity_types"]])
+    write_model_card(seeds[0])
+    (line,) = [line for line in (seeds[0] / "README.md").read_text().splitlines() if line.startswith(r"| P\|R |")]
+    assert line.replace(r"\|", "").count("|") == 6
+
+
 def test_runs_that_were_tested_differently_do_not_share_a_card(seeds):
     results = json.loads((seeds[0] / "run.json").read_text())["results"]
     change(seeds[1], results={name: score for name, score in results.items() if "without_pictures" not in name})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import tiny_tokenizer
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from systems_under_test import make_batch, make_config, make_model, make_processor, posts
 from torch import nn
@@ -9,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig
 
 from modeling_umgf.configuration_rpbert import RpbertConfig
+from modeling_umgf.model_arguments import limit_pieces
 from modeling_umgf.modeling_multimodal_ner import Pieces
 from modeling_umgf.modeling_rpbert import RpbertForTokenClassification
 from modeling_umgf.systems import systems
@@ -154,6 +156,14 @@ def test_a_sequence_that_is_too_long_for_the_text_encoder_is_refused():
     batch = features_batch() | {"object_features": torch.zeros(2, 56, 16), "object_mask": None}
     with pytest.raises(ValueError, match="9 pieces and 56 regions of the picture are more than the 64.*max_length=8"):
         make_model("rpbert")(**batch)
+
+
+def test_pictures_that_leave_no_position_for_a_text_are_refused():
+    tokenizer = tiny_tokenizer()
+    limit_pieces(tokenizer, make_model("rpbert"), (32, 32))
+    assert 2 < tokenizer.model_max_length < 512
+    with pytest.raises(ValueError, match="--image_size: a picture of 2048 x 2048 pixels leaves no position"):
+        limit_pieces(tokenizer, make_model("rpbert"), (2048, 2048))
 
 
 def test_a_text_encoder_of_words_and_their_characters_is_refused_when_it_is_built():

@@ -217,6 +217,19 @@ def test_what_is_missing_is_said_in_one_sentence(sources, monkeypatch, tmp_path)
         run(monkeypatch, "twitter2017", sources)
 
 
+def test_knowledge_and_captions_of_other_posts_are_refused(sources, monkeypatch, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "99", "knowledge": "Named entities: 1. Anna (a person)"}\n')
+    with pytest.raises(BadInput, match="other.jsonl: tells nothing of any post of the release"):
+        run(monkeypatch, "twitter2017", sources | {"--knowledge": str(other)})
+    other.write_text('{"id": "1", "knowledge": "a"}\n{"id": "1", "knowledge": "b"}\n')
+    with pytest.raises(BadInput, match="other.jsonl:2: the id 1 was there before"):
+        run(monkeypatch, "twitter2017", sources | {"--knowledge": str(other)})
+    (tmp_path / "others.txt").write_text("99.jpg :a cat\n")
+    with pytest.raises(BadInput, match="others.txt: has no caption of any post of the release"):
+        run(monkeypatch, "twitter2017", sources | {"--captions": str(tmp_path / "others.txt")})
+
+
 def test_other_files_than_the_release_are_refused(sources, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(BadInput, match="NLTK|this is not Twitter-2017 in the release of UMT"):

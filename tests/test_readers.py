@@ -417,6 +417,50 @@ def test_what_cannot_be_read_so_names_the_place_and_the_way_out(write, name, con
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("False", False), ("no", False), ("0", False), ("true", True), ("YES", True), ("1", True), ("", None)],
+)
+def test_whether_a_picture_adds_to_the_text_is_read_from_csv(write, cell, expected):
+    by_post = f"tokens,tags,picture_adds\nAnna,B-PER,{cell}\n"
+    by_word = f"word,tag,picture_adds\nAnna,B-PER,{cell}\nsleeps,O,{cell}\n"
+    for content in (by_post, by_word):
+        (row,) = read_posts(write(content, "p.csv"))
+        assert row.get("picture_adds") is expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("picture_adds", "perhaps", "picture_adds must be true, false or null, found 'perhaps'"),
+        ("picture_adds", 0.7, "picture_adds must be true, false or null"),
+        ("picture_adds", 2, "picture_adds must be true, false or null"),
+        ("picture_adds", [True], "picture_adds must be true, false or null"),
+        ("knowledge_features", [[1, "x"]], "knowledge_features are not rows of numbers"),
+        ("knowledge_features", [1, 2], "knowledge_features must be rows of finite numbers"),
+        ("neighbors_inter", ["a", "b"], r'neighbors_inter must be a list of \{"id": "…", "score": 0.5\}'),
+        ("neighbors_intra", [{"id": "a", "score": "high"}], "neighbors_intra must be a list of"),
+    ],
+)
+def test_columns_that_systems_read_are_checked_with_their_line(write, field, value, message):
+    right = {"tokens": ["Anna"], "tags": ["O"]}
+    with pytest.raises(BadInput, match=f"posts.jsonl:2: {message}"):
+        read_jsonl(write(jsonl(right, right | {field: value}), "posts.jsonl"))
+
+
+def test_knowledge_of_two_widths_is_refused(write):
+    right = {"tokens": ["Anna"], "tags": ["O"], "knowledge_features": [[1.0, 2.0]]}
+    with pytest.raises(BadInput, match="posts.jsonl:2: knowledge_features of two widths: 2 .* and 3"):
+        read_jsonl(write(jsonl(right, right | {"knowledge_features": [[1.0, 2.0, 3.0]]}), "posts.jsonl"))
+
+
+def test_further_columns_of_csv_with_a_word_a_row_are_kept_or_named(write, caplog):
+    content = "word,tag,id,pos,headline,mood,image\nAnna,B-PER,a,[,a man,glad,a.jpg\nsleeps,O,,VB,,,\nno,O,b,DT,,sad,\n"
+    rows = read_posts(write(content, "p.csv"), texts=["headline"])
+    assert [(row["id"], row["headline"], row["image"]) for row in rows] == [("a", "a man", "a.jpg"), ("b", None, None)]
+    assert "left out the fields pos (2 posts), mood (2 posts)" in caplog.text
+
+
 def test_tags_win_over_spans_and_it_is_said_once(write, caplog):
     (row,) = read_jsonl(write(jsonl({"tokens": ["Anna"], "tags": ["B-PER"], "entities": [], "lang": "en"})))
     assert row["tags"] == ["B-PER"]

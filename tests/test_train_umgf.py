@@ -652,9 +652,30 @@ def test_the_width_of_given_features_is_read_from_the_data(data, tmp_path):
 
 
 def test_features_of_another_width_than_the_image_encoders_are_refused_at_the_start(data, tmp_path):
-    with pytest.raises(SystemExit, match="object_features of the data is 24 wide, the model reads 8"):
+    with pytest.raises(SystemExit, match="object_features of the split train is 24 wide, the model reads 8"):
         train_umgf.main(arguments_of(with_features(data, width=24) | TINY, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_knowledge_of_another_width_than_the_model_reads_is_refused_at_the_start(data, tmp_path):
+    for split, width in (("train", 8), ("validation", 8), ("test", 12)):
+        path = Path(data[f"{split}_file"])
+        rows = [{name: row[name] for name in ("id", "tokens", "tags")} for row in read_conll(path)]
+        lines = [json.dumps(row | {"knowledge_features": [[0.5] * width]}) for row in rows]
+        data[f"{split}_file"] = str(path.with_suffix(".jsonl"))
+        path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(SystemExit, match="knowledge_features of the split test is 12 wide, the model reads 8"):
+        train_umgf.main(arguments_of(data | TINY | {"model_type": "iaik", "config_overrides": {}}, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_goes_wrong_while_scoring_is_one_line(data, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("these posts can't be read")
+
+    monkeypatch.setattr(train_umgf, "evaluate", fail)
+    with pytest.raises(SystemExit, match="^train_umgf.py: error: these posts can't be read$"):
+        train_umgf.main(arguments_of(data | TINY | {"max_steps": 1}, tmp_path / "out"))
 
 
 def save_index(folder: Path, width: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..columns.contract import COLUMNS
 from .bad_input import BadInput
 from .field_names import field_of
 from .records import read_records
@@ -17,6 +18,9 @@ from .text_files import read_text
 _WORD = ("word", "token")
 _TAG = ("tag", "tags", "ner_tag", "ner_tags", "label", "labels", "ner")
 _POST = ("sentence #", "sentence_id", "sentence", "post_id", "post", "tweet_id", "tweet", "id")
+
+_OF_WORDS = ("id", "tokens", "tags", "text", "spans")
+"""Fields that the columns of words and tags are in the place of."""
 
 _ARRAY = re.compile(r"""['"]\s+['"]""")  # NumPy writes no commas, and Python would join the strings
 
@@ -112,8 +116,10 @@ def _posts_of_words(
             continue
         if record is None:
             record = {"tokens": [], "tags": []} | ({"id": named} if named else {})
-            kept = {"object_labels": "object_labels"} | dict.fromkeys(("image", "caption", "context", *texts), "text")
-            record |= {name: _value(name, row[name], field, where) for name, field in kept.items() if name in row}
+            others = [name for name in row if name not in (word, tag, post) and field_of(name, {}) not in _OF_WORDS]
+            for name in others:
+                field = name if name in COLUMNS and name not in texts else "text"
+                record[name] = _value(name, row[name], field, where)
             begin = where
             current = named
         record["tokens"].append(row[word])

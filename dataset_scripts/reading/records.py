@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 OFFSETS = ("characters", "words")
 
+FEATURES = ("object_features", "knowledge_features")
+
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 _KEPT = [name for name in COLUMNS if name not in ("id", "tokens", "ner_tags", "image")]  # as they are
 
 
@@ -84,7 +88,7 @@ def read_records(
     rows = []
     left_out = Counter()
     widened = []
-    widths = {}  # of object_features, each with its first place
+    widths = {name: {} for name in FEATURES}  # each with its first place
     for where, record in records:
         named = {name: record[name] for name in texts if name in record}
         post, others = with_usual_names({key: record[key] for key in record if key not in named}, columns or {}, where)
@@ -119,11 +123,12 @@ def read_records(
         if "image" in post:
             kept["image"] = post["image"]
         _check_annotations(kept, len(words), where, texts)
-        if kept.get("object_features"):
-            widths.setdefault(len(kept["object_features"][0]), where)
-        if len(widths) > 1:
-            found = " and ".join(f"{width} (first at {place})" for width, place in widths.items())
-            raise BadInput(f"{where}: object_features of two widths: {found}")
+        for features, known in widths.items():
+            if kept.get(features):
+                known.setdefault(len(kept[features][0]), where)
+            if len(known) > 1:
+                found = " and ".join(f"{width} (first at {place})" for width, place in known.items())
+                raise BadInput(f"{where}: {features} of two widths: {found}")
         rows.append({"id": name, "tokens": words, "tags": tags.repair(checked), **kept})
     if not rows:
         raise BadInput(f"{source}: no posts in it")
@@ -240,7 +245,12 @@ def _check_annotations(row: dict, length: int, where: str, texts: Sequence[str])
             what = "a path" if name == "image" else "a string"
             raise BadInput(f"{where}: {name} must be {what} or null, found {str(row[name])[:60]}")
     _strings(row.get("object_labels") or [], "object_labels", where)
-    _check_features(row.get("object_features"), where)
+    for name in FEATURES:
+        _check_features(row.get(name), name, where)
+    if row.get("picture_adds") is not None:
+        row["picture_adds"] = _truth(row["picture_adds"], "picture_adds", where)
+    for name in ("neighbors_inter", "neighbors_intra"):
+        _check_neighbors(row.get(name) or [], name, where)
     try:
         for phrase in row.get("noun_phrases") or []:
             _check_phrase(phrase, length)
@@ -255,16 +265,35 @@ def _check_annotations(row: dict, length: int, where: str, texts: Sequence[str])
         raise BadInput(f"{where}: noun_phrases or objects: {reason}") from error
 
 
-def _check_features(features: object, where: str) -> None:
+def _truth(value: object, name: str, where: str) -> bool:
+    """Whether a field says yes: in JSON true or false; a cell of CSV is a text."""
+    text = str(value).strip().lower()
+    if isinstance(value, bool | int | str) and text in _TRUTH:
+        return _TRUTH[text]
+    raise BadInput(f"{where}: {name} must be true, false or null, found {str(value)[:40]!r}")
+
+
+def _check_neighbors(neighbors: object, name: str, where: str) -> None:
+    """Neighbours must be pictures with their scores."""
+    is_list = isinstance(neighbors, list) and all(isinstance(one, dict) for one in neighbors)
+    if not is_list or not all(isinstance(one.get("id"), str) and _is_number(one.get("score")) for one in neighbors):
+        raise BadInput(f'{where}: {name} must be a list of {{"id": "…", "score": 0.5}}, found {str(neighbors)[:60]}')
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_features(features: object, name: str, where: str) -> None:
     """Features must be rows of equally many numbers."""
     if features is None:
         return
     try:
         array = np.asarray(features, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{where}: object_features are not rows of numbers, all of one width") from error
+        raise BadInput(f"{where}: {name} are not rows of numbers, all of one width") from error
     if array.size and (array.ndim != 2 or not np.isfinite(array).all()):
-        raise BadInput(f"{where}: object_features must be rows of finite numbers, found shape {list(array.shape)}")
+        raise BadInput(f"{where}: {name} must be rows of finite numbers, found shape {list(array.shape)}")
 
 
 def _check_box(box: list[float]) -> None:
