@@ -361,7 +361,7 @@ def read_settings(file: str | Path, known: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
         is_json = file.suffix == ".json"
-        settings = json.loads(text, object_pairs_hook=once_each) if is_json else yaml.load(text, _SettingsLoader)
+        settings = json.loads(text, object_pairs_hook=once_each) if is_json else _SettingsLoader(text).get_single_data()
     except OSError as error:
         raise ValueError(f"{file}: can't be read ({error.strerror}).") from error
     except (yaml.YAMLError, ValueError) as error:
