@@ -55,10 +55,12 @@ def compare(recipes: Sequence[Recipe], results_dir: Path) -> Iterable[str]:
     """Renew the statistics of one data set."""
     path = results_dir / recipes[0].group / STATISTICS
     stored = read_stored(path) if path.exists() else {}
+    beside = {recipe.row: beside_twin(recipe, recipes, results_dir) for recipe in recipes}
+    if not any(runs for runs, _, _ in beside.values()):
+        yield f"{recipes[0].path.parent}: no statistics; its recipes, as they are now, have no run in {results_dir}"
     rows = {}
-    row_names = {recipe.row: recipe.name for recipe in recipes}
     for recipe in recipes:
-        runs, twin, twin_runs = beside_twin(recipe, recipes, results_dir)
+        runs, twin, twin_runs = beside[recipe.row]
         if not runs:
             continue
         of = made_of(runs, twin, twin_runs)
@@ -75,10 +77,10 @@ def compare(recipes: Sequence[Recipe], results_dir: Path) -> Iterable[str]:
     if rows:
         with write_whole(path) as file:
             file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    elif not any(finished_runs(recipe, results_dir) for recipe in recipes):
-        yield f"{recipes[0].path.parent}: no statistics; its recipes, as they are now, have no run in {results_dir}"
-    for row, found in rows.items():
-        line = f"{row_names[row]}: F1 in [{found['f1_low']:.2f}, {found['f1_high']:.2f}]"
+    for recipe in recipes:
+        if (found := rows.get(recipe.row)) is None:
+            continue
+        line = f"{recipe.name}: F1 in [{found['f1_low']:.2f}, {found['f1_high']:.2f}]"
         if "p_holm" in found:
             line += f", {found['difference']:+.2f} against {found['made_of']['twin']}, p = {found['p_holm']:.4f} (Holm)"
         yield line

@@ -121,7 +121,7 @@ class MultimodalNerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if type(self).__module__.split(".")[0] != "transformers_modules":
             kwargs.pop("custom_pipelines", None)  # this package registers the pipeline: its copy need not be trusted
-        for name in kwargs.keys() - READ_BY_TRANSFORMERS - self.attribute_map.keys():
+        for name in sorted(kwargs.keys() - READ_BY_TRANSFORMERS - self.attribute_map.keys()):
             if not name.startswith("_"):
                 raise ValueError(f"{type(self).__name__} has no setting {name!r}; {self._closest(name)}")
         text_config = self.default_text_config if self.text_config is None else self.text_config

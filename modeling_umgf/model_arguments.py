@@ -263,10 +263,10 @@ def limit_pieces(
     """Let a tokenizer make no more pieces than the model has positions for beside a picture [height, width].
 
     Raises:
-        ValueError: there are none for a text.
+        ValueError: the picture leaves none for a text.
     """
     room = model.base_model.max_pieces(picture_size)
-    if room <= tokenizer.num_special_tokens_to_add():
+    if room <= tokenizer.num_special_tokens_to_add() < model.base_model.max_pieces():
         raise ValueError(
             f"--image_size: a picture of {picture_size[0]} x {picture_size[1]} pixels leaves no position of the text "
             "encoder for a text; give smaller ones."

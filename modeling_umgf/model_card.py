@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -254,6 +255,9 @@ def render_model_card(runs: Sequence[Mapping[str, Any]], model: str = ".") -> Mo
     first = runs[0]
     for run in runs[1:]:
         _check_same_but_seed(first, run)
+    for seed, number in Counter(run["hyper_parameters"]["seed"] for run in runs).items():
+        if number > 1:
+            raise CardError(f"These runs have one seed, {seed}, {number} times: a mean over it says nothing.")
     encoders = [name for name in (first["text_encoder"], first["image_encoder"]) if name and not _is_new(name)]
     started_from = [first["started_from"]] if first.get("started_from") else []
     on_the_hub = [name for name in started_from if HUB_ID.fullmatch(name)]
@@ -305,8 +309,6 @@ def _check_same_but_seed(first: Mapping[str, Any], run: Mapping[str, Any]) -> No
     one, other = (_settings_but_seed(facts) for facts in (first, run))
     if differing := sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)):
         raise CardError(f"These runs differ in {', '.join(differing)}: they don't share a card.")
-    if run["hyper_parameters"]["seed"] == first["hyper_parameters"]["seed"]:
-        raise CardError(f"These runs have one seed, {_seeds([first])}: a mean over it says nothing.")
     if _evaluated(run) != _evaluated(first):
         raise CardError(
             f"These runs were tested differently ({', '.join(_evaluated(first)) or 'not at all'} and "

@@ -760,8 +760,10 @@ def context_words(post: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
 
 def check_characters(name: str, text: str) -> None:
     """Raise ValueError where a text holds what is no character."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"{name} holds half a character (a lone surrogate); it was decoded or cut wrongly")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds half a character (a lone surrogate); it was decoded or cut wrongly") from None
 
 
 def whole_picture(picture: Image.Image | None) -> list[dict[str, Any]]:

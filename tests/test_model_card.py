@@ -172,6 +172,8 @@ def test_nor_do_runs_that_were_trained_differently(seeds, name):
 def test_a_run_is_not_two_seeds(seeds):
     with pytest.raises(CardError, match="These runs have one seed, 1"):
         write_model_card(seeds[0], other_seeds=[seeds[0]])
+    with pytest.raises(CardError, match="These runs have one seed, 2"):
+        write_model_card(seeds[0], other_seeds=[seeds[1], seeds[1]])
 
 
 def test_a_bar_in_the_name_of_a_type_adds_no_column(seeds):

@@ -166,6 +166,14 @@ def test_pictures_that_leave_no_position_for_a_text_are_refused():
         limit_pieces(tokenizer, make_model("rpbert"), (2048, 2048))
 
 
+@pytest.mark.parametrize("model_type", ["text_only", "umgf"])
+def test_a_text_encoder_with_few_positions_is_not_the_fault_of_a_picture(model_type):
+    tokenizer, model = tiny_tokenizer(), make_model(model_type)
+    model.config.text_config.max_position_embeddings = 2
+    limit_pieces(tokenizer, model, None if model_type == "text_only" else (32, 32))
+    assert tokenizer.model_max_length == 2
+
+
 def test_a_text_encoder_of_words_and_their_characters_is_refused_when_it_is_built():
     text_config = {"model_type": "bilstm", "characters": "cnn"}
     with pytest.raises(

@@ -43,8 +43,9 @@ def remove_columns(dataset: Dataset, names: Collection[str]) -> Dataset:
         The same rows and columns; these are null.
     """
     features = dataset.features
-    for name in set(names) & set(features):
-        dataset = _replaced(dataset, name, [None] * len(dataset))
+    for name in names:
+        if name in features:
+            dataset = _replaced(dataset, name, [None] * len(dataset))
     return dataset.select_columns(list(features))
 
 

@@ -59,7 +59,7 @@ def read_csv(
     tag = _column(names, columns.pop("tag", None), _TAG, path)
     if word is None or tag is None:
         return read_records(_posts(rows, names, columns, texts), path, columns=columns, **settings)
-    if unknown := set(columns) - {"id"}:
+    if unknown := sorted(set(columns) - {"id"}):
         raise BadInput(f"{path}: a file with a word a row has columns word, tag and id, not {', '.join(unknown)}")
     post = _column(names, columns.get("id"), _POST, path)
     return read_records(_posts_of_words(rows, names, word, tag, post, texts), path, **settings)
@@ -102,6 +102,11 @@ def _posts_of_words(
     texts: Sequence[str],
 ) -> Iterator[tuple[str, dict]]:
     """Yield the place and the record of each post of a file with a word a row."""
+    others = {
+        name: name if name in COLUMNS and name not in texts else "text"
+        for name in names
+        if name not in (word, tag, post) and field_of(name, {}) not in _OF_WORDS
+    }
     record = None
     begin = ""
     current = None
@@ -116,10 +121,7 @@ def _posts_of_words(
             continue
         if record is None:
             record = {"tokens": [], "tags": []} | ({"id": named} if named else {})
-            others = [name for name in row if name not in (word, tag, post) and field_of(name, {}) not in _OF_WORDS]
-            for name in others:
-                field = name if name in COLUMNS and name not in texts else "text"
-                record[name] = _value(name, row[name], field, where)
+            record |= {name: _value(name, row[name], field, where) for name, field in others.items()}
             begin = where
             current = named
         record["tokens"].append(row[word])

@@ -113,7 +113,7 @@ def read_records(
         name = str(post.get("id", f"{Path(source).stem}-{len(rows)}"))
         ids.claim(name, where)
         kept = {key: others[key] for key in _KEPT if key in others}
-        left_out.update(set(others) - set(kept))
+        left_out.update(name for name in others if name not in kept)
         kept |= named
         for key in {"context", *named} & kept.keys():
             if isinstance(kept[key], list):
