@@ -209,6 +209,14 @@ def test_command_says_in_one_line_what_is_wrong(tmp_path):
     assert run.stderr.strip().splitlines() == [f"error: {tmp_path / 'file'}: is a file; name a folder to write"]
 
 
+@pytest.mark.parametrize("generator", ["contrast_tweets", "relation_contrast_tweets"])
+def test_a_seed_below_zero_is_refused_by_its_name(generator, tmp_path):
+    command = [sys.executable, "-m", f"dataset_scripts.{generator}", "--output_dir", str(tmp_path / "new"), "--seed=-1"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode != 0 and not (tmp_path / "new").exists()
+    assert run.stderr.strip().endswith("error: --seed -1: give 0 or more")
+
+
 def test_removed_pictures_leave_the_words_alone(posts):
     split = posts["validation"]
     removed = remove_pictures(split)

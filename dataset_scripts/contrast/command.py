@@ -16,8 +16,10 @@ def run_generator(description: str, write: Callable[..., object], **flags: str) 
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--output_dir", required=True, help="folder to write; what an earlier run wrote is replaced")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="0 or more (default 0)")
     for name, says in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=says)
     arguments = parser.parse_args()
+    if arguments.seed < 0:
+        parser.error(f"--seed {arguments.seed}: give 0 or more")
     run_command(lambda: write(**vars(arguments)))
