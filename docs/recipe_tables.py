@@ -52,6 +52,7 @@ LABELS = {
     "bert_softmax": "MiniLM (softmax)",
     "bert_crf_uncased": "BERT-CRF, uncased",
     "text_only": "Text only",
+    "text_only_softmax": "Text only (softmax)",
     "rgcn_without_relations": "R-GCN w/o InterRG, IntraRG",
     "umgf_knowledge": "UMGF + knowledge as text and objects",
     "umgf_tiles": "UMGF on tiles, no detector",
