@@ -72,7 +72,13 @@ class Recipe:
     @property
     def reads(self) -> list[str]:
         """The texts about a post that it reads, as a second segment or, from a `..._knowledge` data set, as nodes."""
-        return ["context"] if self.settings.get("dataset_name", "").endswith("_knowledge") else self.context
+        has_nodes_of_knowledge = self.settings.get("dataset_name", "").endswith("_knowledge")
+        return self.context or (["named_entities"] if has_nodes_of_knowledge else [])
+
+    @property
+    def reads_knowledge(self) -> bool:
+        """Whether it reads what a large language model wrote about a post, or the list with which that begins."""
+        return not {"context", "named_entities"}.isdisjoint(self.reads)
 
     @property
     def is_text_only(self) -> bool:

@@ -45,6 +45,7 @@ OFFLINE = "offline/"
 SUFFIXES = {
     "_caption": " + caption as text",
     "_knowledge": " + knowledge as text",
+    "_knowledge_list": " + list of knowledge as text",
     "_knowledge_nodes": " + knowledge as objects",
 }
 LABELS = {
@@ -62,7 +63,7 @@ BLOCKS = {
     "Text only": lambda recipe: recipe.is_text_only and not recipe.context,
     "Captions in the place of pictures": lambda recipe: not recipe.is_text_only and not recipe.reads,
     "The caption as text, behind the post": lambda recipe: recipe.reads == ["caption"],
-    "What ChatGPT wrote about post and caption (never text only)": lambda recipe: "context" in recipe.reads,
+    "What ChatGPT wrote about post and caption (never text only)": lambda recipe: recipe.reads_knowledge,
 }
 
 
@@ -274,7 +275,7 @@ def summary(group: str, results_dir: Path = RECIPE_RESULTS) -> str:
     """What README shows of a data set; empty where nothing was run."""
 
     def cells(row: Row) -> list[str]:
-        without = "" if "context" in row.recipe.reads else row.cell("test_without_pictures_f1")
+        without = "" if row.recipe.reads_knowledge else row.cell("test_without_pictures_f1")
         return [row.cell("test_f1"), row.interval(), row.difference(), row.p_value(), without, row.seeds()]
 
     header = ["test F1", "95 % interval", "minus its twin", "p (Holm)", "F1 without pictures", "seeds"]

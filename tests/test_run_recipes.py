@@ -391,14 +391,20 @@ def test_an_ablation_is_compared_with_the_whole_system(place):
 
 def test_a_row_whose_nodes_come_from_the_knowledge_is_compared_with_the_twin_that_reads_it(place):
     knowledge = {"processor_overrides": {"context": ["context"]}}
+    listed = {"processor_overrides": {"context": ["named_entities"]}}
+    nodes = {"dataset_name": "data/offline/twitter2017_knowledge"}
     rows = {
         "bert_crf": ROWS["bert_crf"],
         "bert_crf_knowledge": ROWS["bert_crf"] | knowledge,
-        "umgf_knowledge_nodes": ROWS["umgf"] | {"dataset_name": "data/offline/twitter2017_knowledge"},
+        "bert_crf_knowledge_list": ROWS["bert_crf"] | nodes | listed,
+        "umgf_knowledge": ROWS["umgf"] | nodes | knowledge,
+        "umgf_knowledge_nodes": ROWS["umgf"] | nodes,
     }
     recipes = [Recipe.read(path) for path in place.write(**rows)]
-    assert [recipe.reads for recipe in recipes] == [[], ["context"], ["context"]]
-    assert recipes[2].twin(recipes).row == "bert_crf_knowledge"
+    assert [recipe.reads for recipe in recipes] == [[], ["context"], ["named_entities"], ["context"], ["named_entities"]]
+    assert [recipe.reads_knowledge for recipe in recipes] == [False, True, True, True, True]
+    twins = [twin and twin.row for twin in (recipe.twin(recipes) for recipe in recipes)]
+    assert twins == [None, "bert_crf", "bert_crf", "bert_crf_knowledge", "bert_crf_knowledge_list"]
 
 
 def test_statistics_are_over_the_seeds_that_both_have_and_outlive_the_predictions(place):
