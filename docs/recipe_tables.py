@@ -45,7 +45,7 @@ OFFLINE = "offline/"
 SUFFIXES = {
     "_caption": " + caption as text",
     "_knowledge": " + knowledge as text",
-    "_knowledge_list": " + list of knowledge as text",
+    "_knowledge_list": " + listed entities as text",
     "_knowledge_nodes": " + knowledge as objects",
 }
 LABELS = {
