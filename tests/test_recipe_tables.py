@@ -152,7 +152,8 @@ def test_the_list_of_entities_is_not_called_a_picture_in_readme(tmp_path):
 
 
 def test_knowledge_is_a_block_of_its_own_and_never_text_only(tmp_path):
-    for row in ("bert_crf", "umgf", "bert_crf_caption", "bert_crf_knowledge", "bert_crf_knowledge_list", "umgf_knowledge_nodes"):
+    of_knowledge = ("bert_crf_knowledge", "bert_crf_knowledge_list", "umgf_knowledge_nodes")
+    for row in ("bert_crf", "umgf", "bert_crf_caption", *of_knowledge):
         store(tmp_path, row, 1, 80.0)
     page = recipe_tables.comparison(GROUP, tmp_path).partition("\n\n")[0]
     lines = [cells(line)[0] for line in page.splitlines()[2:]]
@@ -165,7 +166,7 @@ def test_knowledge_is_a_block_of_its_own_and_never_text_only(tmp_path):
     (knowledge,) = [block for block in blocks if "ChatGPT" in block]
     assert "never text only" in knowledge
     assert blocks[knowledge][1:] == [
-        *("MiniLM-CRF + knowledge as text", "MiniLM-CRF + list of knowledge as text", "UMGF + knowledge as objects")
+        *("MiniLM-CRF + knowledge as text", "MiniLM-CRF + listed entities as text", "UMGF + knowledge as objects")
     ]
     assert all("knowledge" not in name for block in blocks if block != knowledge for name in blocks[block])
     assert "no pixels" in page.splitlines()[0]

@@ -401,7 +401,8 @@ def test_a_row_whose_nodes_come_from_the_knowledge_is_compared_with_the_twin_tha
         "umgf_knowledge_nodes": ROWS["umgf"] | nodes,
     }
     recipes = [Recipe.read(path) for path in place.write(**rows)]
-    assert [recipe.reads for recipe in recipes] == [[], ["context"], ["named_entities"], ["context"], ["named_entities"]]
+    text, entries = ["context"], ["named_entities"]
+    assert [recipe.reads for recipe in recipes] == [[], text, entries, text, entries]
     assert [recipe.reads_knowledge for recipe in recipes] == [False, True, True, True, True]
     twins = [twin and twin.row for twin in (recipe.twin(recipes) for recipe in recipes)]
     assert twins == [None, "bert_crf", "bert_crf", "bert_crf_knowledge", "bert_crf_knowledge_list"]
