@@ -179,7 +179,7 @@ def test_a_recipe_says_where_it_is_trained_and_where_its_data_come_from(path):
     if recipe.name.startswith("offline/"):
         assert "dataset_scripts.offline_twitter" in recipe.about
         assert "No pixels" in recipe.about or recipe.is_text_only
-    assert "ChatGPT" in recipe.about or "context" not in recipe.reads
+    assert "ChatGPT" in recipe.about or not recipe.reads_knowledge
 
 
 @pytest.mark.parametrize("folder", ["", "offline/"])
